@@ -1,0 +1,111 @@
+"""Every error that Stillwatch raises.
+
+    StillwatchError
+    +-- UsageError            exit 2   the call itself is wrong
+    +-- InputError            exit 3   a log or side table cannot be used
+    |   +-- FormatError                unknown, mixed, truncated or corrupt
+    |   +-- ColumnError                a required column is missing or of the wrong type
+    |   +-- RowError                   a single row is refused (only raised under --strict)
+    |   +-- EmptyLogError              nothing to read
+    +-- OutputError           exit 4   results cannot be written (exists, full disk, no permission)
+    +-- ResultError           exit 5   a results folder is missing, damaged or of another version
+    +-- MissingExtraError     exit 6   an optional dependency is not installed
+
+An error says what happened, where (file, row, column) and what to do. It never carries prompt text,
+addresses or account ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place in an input. Rows count from 1, as a person counts them; None means "not known"."""
+
+    file: str | None = None
+    row: int | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.file is not None:
+            parts.append(self.file)
+        if self.row is not None:
+            parts.append(f"row {self.row}")
+        if self.column is not None:
+            parts.append(f"column {self.column!r}")
+        return ", ".join(parts)
+
+
+class StillwatchError(Exception):
+    """Root of the tree. `str(error)` is the whole text for a person, on one to three lines."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: Where | None = None, hint: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.hint = hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.where is not None and str(self.where):
+            text = f"{self.where}: {text}"
+        if self.hint:
+            text = f"{text}\n  {self.hint}"
+        return text
+
+
+class UsageError(StillwatchError):
+    """The call itself is wrong: an unknown option value, a contradiction between options."""
+
+    exit_code = 2
+
+
+class InputError(StillwatchError):
+    """A log or side table cannot be used."""
+
+    exit_code = 3
+
+
+class FormatError(InputError):
+    """The file is of no known format, mixes formats, is truncated or is corrupt."""
+
+
+class ColumnError(InputError):
+    """A required column is missing, or a column has a type that cannot be read."""
+
+
+class RowError(InputError):
+    """A single row is refused. Raised only under `--strict`; otherwise the row is counted and listed."""
+
+
+class EmptyLogError(InputError):
+    """There is nothing to read."""
+
+
+class OutputError(StillwatchError):
+    """Results cannot be written."""
+
+    exit_code = 4
+
+
+class ResultError(StillwatchError):
+    """A results folder is missing, damaged, or was written by an incompatible version."""
+
+    exit_code = 5
+
+
+class MissingExtraError(StillwatchError):
+    """An optional dependency is not installed; the hint names the install line."""
+
+    exit_code = 6
+
+    def __init__(self, package: str, extra: str, *, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package {package!r}, which is not installed",
+            hint=f"pip install 'stillwatch[{extra}]'",
+        )
