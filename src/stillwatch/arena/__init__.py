@@ -1,0 +1,12 @@
+"""The proving ground: synthetic logs with known truth, and the score of a detector's result files."""
+
+from __future__ import annotations
+
+from stillwatch.arena.leak import LeakReport, leak_check
+from stillwatch.arena.make import SCENARIOS, MakeSummary, make
+from stillwatch.arena.score import FalseCampaign, Proportion, Score, proportion, render, score, score_table
+
+__all__ = [
+    "SCENARIOS", "FalseCampaign", "LeakReport", "MakeSummary", "Proportion", "Score", "leak_check", "make",
+    "proportion", "render", "score", "score_table",
+]  # fmt: skip

@@ -18,7 +18,7 @@ _EMPTY = np.int32(-1)
 
 
 @nb.njit(inline="always")
-def _slot(group: int, key: int, mask: int) -> int:
+def _slot(group: Any, key: Any, mask: int) -> Any:
     h = (_U(key) ^ (_U(group) * _C2)) * _C1
     h ^= h >> _U(32)
     h *= _C2
@@ -28,7 +28,17 @@ def _slot(group: int, key: int, mask: int) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def _insert(
-    groups: Any, keys: Any, times: Any, start: int, tg: Any, tk: Any, tc: Any, tf: Any, tl: Any, used: int, limit: int
+    groups: Any,
+    keys: Any,
+    times: Any,
+    start: int,
+    tg: Any,
+    tk: Any,
+    tc: Any,
+    tf: Any,
+    tl: Any,
+    used: int,
+    limit: int,
 ) -> tuple[int, int]:
     """Insert rows from `start`; stop when the table is `limit` full. Returns (next row, used slots)."""
     mask = len(tg) - 1
@@ -103,7 +113,9 @@ class Aggregate:
     def __len__(self) -> int:
         return self._used
 
-    def add(self, groups: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64], times: npt.NDArray[np.int64]) -> None:
+    def add(
+        self, groups: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64], times: npt.NDArray[np.int64]
+    ) -> None:
         """Add rows; the three arrays have one shape (rows,)."""
         row = 0
         while row < len(groups):

@@ -1,12 +1,10 @@
-"""Arrays of variable-length rows, written once to a temporary file and read again in blocks.
+"""Arrays of variable-length rows, written once to a temporary file and read again through a memory map.
 
-Postings of a large log do not fit in memory; the page cache makes the second reading cheap.
+Postings of a large log need not fit in memory; the page cache makes the second reading cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +14,18 @@ import numpy.typing as npt
 from stillwatch.schema.errors import OutputError
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolBlock:
-    """Consecutive rows: `first_row`, `offsets` int64 (rows+1, from 0) and `values` uint64."""
-
-    first_row: int
-    offsets: npt.NDArray[np.int64]
-    values: npt.NDArray[np.uint64]
-
-
 class Spool:
     """Append-only file of uint64 rows. Offsets stay in memory (8 bytes a row), values go to disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: Any = path.open("wb")
-        self._blocks: list[tuple[int, npt.NDArray[np.int64], int]] = []
+        self._offsets: list[npt.NDArray[np.int64]] = [np.zeros(1, np.int64)]
         self.rows = 0
         self.values = 0
 
     def append(self, offsets: npt.NDArray[np.int64], values: npt.NDArray[np.uint64]) -> None:
-        """Append rows; `offsets` has one element more than there are rows."""
-        local = offsets - offsets[0]
+        """Append rows; `offsets` has one element more than there are rows. OutputError on a full disk."""
         try:
             values[offsets[0] : offsets[-1]].tofile(self._file)
         except OSError as error:
@@ -45,18 +33,17 @@ class Spool:
                 "the temporary folder is full or cannot be written while postings were spooled",
                 hint="set TMPDIR to a folder with more free space (about 0.5 GB for each million exchanges)",
             ) from error
-        self._blocks.append((self.rows, local.astype(np.int64), self.values))
+        self._offsets.append(offsets[1:] - offsets[0] + self.values)
         self.rows += len(offsets) - 1
-        self.values += int(local[-1])
+        self.values += int(offsets[-1] - offsets[0])
 
-    def blocks(self) -> Iterator[SpoolBlock]:
-        """Read the rows again, in the blocks in which they were written."""
+    def read(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """All rows: (offsets int64 [rows + 1], values uint64, mapped from the file)."""
         self._file.flush()
-        with self._path.open("rb") as handle:
-            for first_row, offsets, start in self._blocks:
-                handle.seek(start * 8)
-                values = np.fromfile(handle, np.uint64, int(offsets[-1]))
-                yield SpoolBlock(first_row, offsets, values)
+        offsets = np.concatenate(self._offsets)
+        if self.values == 0:
+            return offsets, np.zeros(0, np.uint64)
+        return offsets, np.memmap(self._path, np.uint64, mode="r", shape=(self.values,))
 
     def close(self) -> None:
         """Close and delete the file."""

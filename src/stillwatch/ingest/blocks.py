@@ -203,7 +203,7 @@ def record_blocks(stream: ByteStream, delimiter: str, width: int) -> Iterator[Bl
         rest = data
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _split_json(data: npt.NDArray[np.uint8], last: bool) -> tuple[Ints, Ints, int, bool]:
     """Starts, ends, how far they reach, and whether an object is still open there."""
     size = len(data)
@@ -233,7 +233,7 @@ def _split_json(data: npt.NDArray[np.uint8], last: bool) -> tuple[Ints, Ints, in
                     elif byte == 34:
                         in_string = False
                     elif byte == 10:
-                        # A raw line break cannot stand in a JSON string: the row is broken, the next may not be.
+                        # No JSON string holds a raw line break: this row is broken, the next may not be.
                         closed = True
                         break
                 elif byte == 34:
@@ -269,7 +269,7 @@ def _split_json(data: npt.NDArray[np.uint8], last: bool) -> tuple[Ints, Ints, in
     return starts[:count], ends[:count], consumed, False
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _split_csv(data: npt.NDArray[np.uint8], mark: int, last: bool) -> tuple[Ints, Ints, Ints, int]:
     """Starts, ends (without the line break), fields per record, and how far complete records reach."""
     size = len(data)

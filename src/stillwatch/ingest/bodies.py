@@ -139,7 +139,9 @@ def parameters(body: Mapping[str, Any]) -> Columns:
     """Columns that follow from the parameters beside the messages."""
     reasoning = body.get("reasoning")
     thinking = body.get("thinking")
-    effort = body.get("reasoning_effort") or (reasoning.get("effort") if isinstance(reasoning, Mapping) else None)
+    effort = body.get("reasoning_effort") or (
+        reasoning.get("effort") if isinstance(reasoning, Mapping) else None
+    )
     if not isinstance(effort, str) and isinstance(thinking, Mapping) and thinking.get("type") == "enabled":
         effort = f"budget:{thinking['budget_tokens']}" if "budget_tokens" in thinking else "enabled"
     text = body.get("text")
@@ -150,7 +152,8 @@ def parameters(body: Mapping[str, Any]) -> Columns:
     if isinstance(conversation, Mapping):
         conversation = conversation.get("id")
     limit = next(
-        (body[key] for key in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(key)), None
+        (body[key] for key in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(key)),
+        None,
     )
     top = body.get("top_logprobs")
     logprobs = body.get("logprobs")
@@ -251,7 +254,7 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
 
 
 def reasoning_of(item: Mapping[str, Any]) -> list[str]:
-    """The reasoning blocks that a message or item carries, as the text or cipher text that identifies them."""
+    """The reasoning blocks that a message or item carries, as the text or cipher text that names them."""
     content = item.get("content")
     blocks: list[Any] = content if isinstance(content, list) else []
     listed = item.get("thinking_blocks")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from stillwatch.ingest.columns import Bad, build, text_times, to_column
-from stillwatch.ingest.mapping import read_mapped
+from stillwatch.ingest.mapping import read_mapped, split_bad
 from stillwatch.ingest.objects import read_objects
-from stillwatch.ingest.registry import Broken, Probe, RawBatch, ReadOptions
+from stillwatch.ingest.registry import Probe, RawBatch, ReadOptions
 from stillwatch.ingest.source import Source
 from stillwatch.ingest.tabular import Slab, read_tables
 from stillwatch.schema.tables import EXCHANGES, required
@@ -27,6 +27,9 @@ EXTRAS = "extras"
 _TIMES = frozenset(field.name for field in EXCHANGES if pa.types.is_timestamp(field.type))
 
 
+_KEY = re.compile(rb'"([a-z_0-9]{1,40})"\s*:')
+
+
 class CanonicalImporter:
     """Reads logs whose columns already have the canonical names."""
 
@@ -37,6 +40,9 @@ class CanonicalImporter:
         names = set(probe.columns or ())
         for found in probe.objects:
             names.update(found)
+        if not probe.objects and probe.container in ("json", "jsonl"):
+            # The first row is longer than the head: its first keys are all there is to see.
+            names.update(key.decode() for key in _KEY.findall(probe.head))
         if names >= KEY_COLUMNS:
             return 0.9
         known = len(names & NAMES)
@@ -99,24 +105,6 @@ def _typed_column(name: str, array: pa.Array, bad: Bad) -> pa.Array:
     return to_column(name, kind, array.to_pylist(), bad)
 
 
-def split_bad(
-    bad: Bad,
-    rows: np.ndarray[Any, np.dtype[np.int64]],
-    offsets: np.ndarray[Any, np.dtype[np.int64]] | None,
-    broken: list[Broken],
-) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], list[Broken]]:
-    """Mask of the rows without a misfit, and `broken` with the others added, by row."""
-    keep = np.ones(len(rows), dtype=bool)
-    if not bad:
-        return keep, broken
-    keep[list(bad)] = False
-    more = [
-        Broken(int(rows[index]), reason, int(offsets[index]) if offsets is not None else None, column)
-        for index, (column, reason) in bad.items()
-    ]
-    return keep, sorted([*broken, *more], key=lambda part: part.row)
-
-
 def _read_json(source: Source, options: ReadOptions) -> Iterator[RawBatch]:
     names = sorted(options.columns & NAMES) if options.columns is not None else sorted(NAMES)
     row_type = msgspec.defstruct("Row", [(name, Any, None) for name in names], gc=False)
@@ -124,7 +112,9 @@ def _read_json(source: Source, options: ReadOptions) -> Iterator[RawBatch]:
     for piece in read_objects(source, decoder):
         count = len(piece.objects)
         # One pass for all columns: zip over the rows' tuples is far cheaper than one getattr per cell.
-        columns: Sequence[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, piece.objects), strict=True))
+        columns: Sequence[Sequence[Any]] = list(
+            zip(*map(msgspec.structs.astuple, piece.objects), strict=True)
+        )
         values: Mapping[str, Sequence[Any]] = dict(zip(names, columns, strict=True)) if count else {}
         bad: Bad = {}
         table = build(values, count, bad)
@@ -140,7 +130,11 @@ def _with_extras(table: pa.Table, texts: list[bytes]) -> pa.Table:
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
     maps: list[list[tuple[str, str]] | None] = []
     for text in texts:
-        pairs = [(key, _plain(raw)) for key, raw in sorted(decoder.decode(text).items()) if key not in EXCHANGES.names]
+        pairs = [
+            (key, _plain(raw))
+            for key, raw in sorted(decoder.decode(text).items())
+            if key not in EXCHANGES.names
+        ]
         maps.append(pairs or None)
     return table.append_column(EXTRAS, pa.array(maps, pa.map_(pa.string(), pa.string())))
 

@@ -24,6 +24,14 @@ _ABSENT = frozenset({type(None)})
 _MAX_INTEGER_FLOAT = float(2**53)
 
 
+class Unreadable:
+    """The type of `UNREADABLE`: no value of a log, so that it can never be taken for one."""
+
+
+UNREADABLE = Unreadable()
+"""Stands for a time that is not in the format its mapping states: the row is refused."""
+
+
 class Misfit(ValueError):
     """A single value that cannot be coerced; the message says why and never quotes the value."""
 
@@ -133,10 +141,14 @@ def _times(name: str, values: Sequence[Any], bad: Bad) -> pa.Array:
         elif fits:
             fits = abs(value) < 2**63
         if value is not None and not fits:
-            bad.setdefault(index, (name, "the time is written differently from the rest of the column"))
+            if value is UNREADABLE:
+                reason = "the time is not in the format that the mapping states"
+            else:
+                reason = "the time is written differently from the rest of the column"
+            bad.setdefault(index, (name, reason))
         kept.append(value if fits else None)
     if kinds == (str,):
-        return _text_times(kept)
+        return text_times(pa.array(kept, pa.string()))
     return number_times(pa.array([None if v is None else float(v) for v in kept]), kept)
 
 
@@ -154,12 +166,6 @@ def number_times(floats: pa.Array, exact: Sequence[int | float | None]) -> pa.Ar
     inside = np.abs(scaled) < 9.2e18
     stamps = np.where(inside, scaled, 0).astype(np.int64)
     return pa.array(stamps, mask=floats.is_null().to_numpy(zero_copy_only=False))
-
-
-def _text_times(values: Sequence[str | None]) -> pa.Array:
-    """Text, unless every value is a number in quotes (CSV has nothing but text)."""
-    column = pa.array(values, pa.string())
-    return text_times(column)
 
 
 def text_times(column: pa.Array) -> pa.Array:
@@ -184,7 +190,7 @@ def _encodable(text: str) -> bool:
 
 def _converter(kind: pa.DataType) -> Callable[[Any], Any]:
     if kind == pa.string():
-        return _to_text
+        return to_text
     if kind == pa.uint64():
         return _to_hash
     if pa.types.is_integer(kind):
@@ -200,7 +206,8 @@ def _converter(kind: pa.DataType) -> Callable[[Any], Any]:
     return _to_bytes
 
 
-def _to_text(value: Any) -> str:
+def to_text(value: Any) -> str:
+    """Text of a string or number; Misfit for anything else."""
     if isinstance(value, str):
         if not _encodable(value):
             raise Misfit("the text holds half a surrogate pair, which is not valid Unicode")
@@ -292,7 +299,7 @@ def _to_scores(value: Any) -> list[tuple[str, float]]:
         pairs = [(pair[0], pair[1]) for pair in value]
     else:
         raise Misfit(f"an object of scores expected, found {_what(value)}")
-    return sorted((_to_text(key), _to_float(score)) for key, score in pairs)
+    return sorted((to_text(key), _to_float(score)) for key, score in pairs)
 
 
 def _to_bytes(value: Any) -> bytes:

@@ -75,9 +75,15 @@ def why(error: Exception) -> str:
     if isinstance(error, msgspec.ValidationError):
         # Of these messages only the expected and found JSON types are ours to repeat; the path may hold keys.
         text = str(error).split(" - at ")[0]
-        return f"not the JSON expected here: {text}" if text.startswith("Expected") else "a value out of range"
+        return (
+            f"not the JSON expected here: {text}" if text.startswith("Expected") else "a value out of range"
+        )
     text = str(error)
-    return f"malformed JSON ({text.removeprefix('JSON is malformed: ')})" if "malformed" in text else "truncated JSON"
+    return (
+        f"malformed JSON ({text.removeprefix('JSON is malformed: ')})"
+        if "malformed" in text
+        else "truncated JSON"
+    )
 
 
 def first_objects(head: bytes, limit: int = 16) -> tuple[dict[str, Any], ...]:

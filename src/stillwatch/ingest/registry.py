@@ -145,7 +145,9 @@ def choose(
     """
     if wanted is not None:
         if wanted not in importers:
-            raise UsageError(f"unknown format {wanted!r}", hint=f"known formats: {', '.join(sorted(importers))}")
+            raise UsageError(
+                f"unknown format {wanted!r}", hint=f"known formats: {', '.join(sorted(importers))}"
+            )
         return importers[wanted]
     first: tuple[Source, Importer] | None = None
     for source, probe in zip(sources, probes, strict=True):

@@ -42,7 +42,9 @@ def usage_columns(usage: Any) -> Columns:
         out["output_tokens"] = _count(usage.get("completion_tokens"))
         out["reasoning_tokens"] = _detail(usage.get("completion_tokens_details"))
     else:
-        cached = [_count(usage.get(key)) for key in ("cache_read_input_tokens", "cache_creation_input_tokens")]
+        cached = [
+            _count(usage.get(key)) for key in ("cache_read_input_tokens", "cache_creation_input_tokens")
+        ]
         plain = _count(usage.get("input_tokens"))
         out["input_tokens"] = plain + sum(count or 0 for count in cached) if plain is not None else None
         out["output_tokens"] = _count(usage.get("output_tokens"))

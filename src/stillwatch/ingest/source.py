@@ -78,6 +78,15 @@ class Source:
     head: bytes = field(repr=False)
     columns: tuple[str, ...] | None = None
     """Column names where the container declares them (Parquet, Arrow, CSV)."""
+    given: Path | None = None
+    """The file as it was given, where `local` is an unpacked copy of it."""
+    packing: Compression = "plain"
+    """How the file as given is compressed."""
+
+    @property
+    def original(self) -> Path:
+        """The bytes that the digest covers."""
+        return self.given or self.local
 
     def open(self) -> ByteStream:
         """The decompressed byte stream. Reading a damaged one raises FormatError."""
@@ -124,6 +133,8 @@ def discover(paths: Sequence[str]) -> Found:
     for given in paths:
         if given == "-":
             _add_log(found, given)
+        elif os.path.isdir(given) and Path(given).name == "truth":
+            raise InputError("a folder `truth` holds answers, not logs", where=Where(given))
         elif os.path.isdir(given):
             _add_directory(found, Path(given))
         elif os.path.exists(given):
@@ -158,7 +169,8 @@ def _add_file(found: Found, path: str) -> None:
     before = found.side.setdefault(stem, path)
     if before != path:
         raise UsageError(
-            f"two {stem} tables: {before} and {path}", hint=f"name one of them, or join them into one {stem} table"
+            f"two {stem} tables: {before} and {path}",
+            hint=f"name one of them, or join them into one {stem} table",
         )
 
 
@@ -210,6 +222,7 @@ def inspect(path: str, number: int, folder: Path) -> Source:
     compression = _compression(magic)
     head = _read_head(path, local, compression)
     container = _container(path, head)
+    given, packing = local, compression
     if compression != "plain" and container in ("parquet", "arrow"):
         local, compression = _unpacked(path, local, compression, folder), "plain"
     columns: tuple[str, ...] | None = None
@@ -219,7 +232,7 @@ def inspect(path: str, number: int, folder: Path) -> Source:
         columns = tuple(csv_header(head, path))
     if columns is not None:
         _refuse_repeated(path, columns)
-    return Source(path, local, number, size, compression, container, head, columns)
+    return Source(path, local, number, size, compression, container, head, columns, given, packing)
 
 
 def digest(local: Path) -> str:
@@ -264,7 +277,9 @@ def _damaged(path: str, error: BaseException) -> FormatError:
     text = str(error).lower()
     how = "is truncated" if "truncated" in text or "ended before" in text else "is corrupt"
     return FormatError(
-        f"the compressed stream {how}", where=Where(path), hint="copy the file again, or leave it out of the scan"
+        f"the compressed stream {how}",
+        where=Where(path),
+        hint="copy the file again, or leave it out of the scan",
     )
 
 
@@ -287,7 +302,7 @@ def _container(path: str, head: bytes) -> Container:
         # No complete line in sight: one very long line, or one object over many lines.
         first = lines[0].rstrip()
         return "json" if len(lines) > 1 and not first.endswith(b"}") else "jsonl"
-    if b"\x00" in head or _control_share(head) > 0.02:
+    if _is_binary(head):
         raise FormatError(
             "an unknown binary format",
             where=Where(path),
@@ -313,8 +328,13 @@ def _is_object(line: bytes) -> bool:
     return True
 
 
-def _control_share(head: bytes) -> float:
-    return len(re.findall(rb"[\x00-\x08\x0e-\x1f]", head)) / len(head)
+def _is_binary(head: bytes) -> bool:
+    """Control characters in the first line, where a header would stand, or all over the place.
+
+    Single ones further down are somebody's prompt.
+    """
+    marks = rb"[\x00-\x08\x0e-\x1f]"
+    return bool(re.search(marks, head.split(b"\n", 1)[0])) or len(re.findall(marks, head)) > len(head) // 8
 
 
 def csv_delimiter(head: bytes) -> str:
@@ -339,7 +359,9 @@ def _refuse_repeated(path: str, columns: tuple[str, ...]) -> None:
     for name in columns:
         if name in seen:
             raise FormatError(
-                "a column name occurs twice", where=Where(path, column=name), hint="rename one of the two columns"
+                "a column name occurs twice",
+                where=Where(path, column=name),
+                hint="rename one of the two columns",
             )
         seen.add(name)
 
@@ -384,4 +406,6 @@ def refuse_empty(sources: Sequence[Source]) -> None:
     """EmptyLogError when none of the inputs holds anything."""
     if all(source.container == "empty" for source in sources):
         names = ", ".join(source.path for source in sources[:3])
-        raise EmptyLogError("the log is empty", where=Where(names), hint="check that the export ran and wrote rows")
+        raise EmptyLogError(
+            "the log is empty", where=Where(names), hint="check that the export ran and wrote rows"
+        )

@@ -64,7 +64,9 @@ def read_tables(source: Source, wanted: Sequence[str] | None, batch_rows: int) -
         row += batch.num_rows
 
 
-def _parquet_batches(source: Source, wanted: Sequence[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(
+    source: Source, wanted: Sequence[str] | None, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(source.local, memory_map=True) as parquet:
         names = parquet.schema_arrow.names
         chosen = names if wanted is None else [name for name in names if name in wanted]
@@ -158,7 +160,9 @@ def _parse_records(
     table = _parse(texts, names, chosen, delimiter)
     if table is None:
         # The parser and the splitter disagree on some record: find out which, one at a time.
-        good = [index for index, text in enumerate(texts) if _parse([text], names, chosen, delimiter) is not None]
+        good = [
+            index for index, text in enumerate(texts) if _parse([text], names, chosen, delimiter) is not None
+        ]
         lost = sorted(set(range(len(texts))) - set(good))
         broken.extend(Broken(int(rows[i]), "not a CSV record", int(offsets[i])) for i in lost)
         places = np.array(good, dtype=np.int64)
@@ -175,7 +179,9 @@ def _parse_records(
             for index, value in enumerate(values):
                 if value is not None and not is_utf8(value):
                     bad.setdefault(index, name)
-            columns.append(pa.chunked_array([[None if v is None else v.decode("utf-8", "replace") for v in values]]))
+            columns.append(
+                pa.chunked_array([[None if v is None else v.decode("utf-8", "replace") for v in values]])
+            )
     table = pa.table(columns, names=table.column_names) if columns else table
     if bad:
         keep = np.ones(len(rows), dtype=bool)

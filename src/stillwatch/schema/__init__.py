@@ -1,0 +1,56 @@
+"""The canonical tables and results, their checks, the error tree, the `Journal` protocol."""
+
+from stillwatch.schema.checks import Checked, DuplicateIds, TimeUnit, check_exchanges, check_side
+from stillwatch.schema.errors import (
+    ColumnError,
+    EmptyLogError,
+    FormatError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    ResultError,
+    RowError,
+    StillwatchError,
+    UsageError,
+    Where,
+)
+from stillwatch.schema.journal import Journal, NullJournal
+from stillwatch.schema.refusals import Refusal
+from stillwatch.schema.tables import (
+    ACCOUNTS,
+    EXCHANGES,
+    REFERENCES,
+    RELEASES,
+    SANCTIONS,
+    SIDE_TABLES,
+    required,
+)
+
+__all__ = [
+    "ACCOUNTS",
+    "EXCHANGES",
+    "REFERENCES",
+    "RELEASES",
+    "SANCTIONS",
+    "SIDE_TABLES",
+    "Checked",
+    "ColumnError",
+    "DuplicateIds",
+    "EmptyLogError",
+    "FormatError",
+    "InputError",
+    "Journal",
+    "MissingExtraError",
+    "NullJournal",
+    "OutputError",
+    "Refusal",
+    "ResultError",
+    "RowError",
+    "StillwatchError",
+    "TimeUnit",
+    "UsageError",
+    "Where",
+    "check_exchanges",
+    "check_side",
+    "required",
+]

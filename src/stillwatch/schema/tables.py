@@ -110,7 +110,7 @@ REFERENCES = pa.schema(
 )
 
 SIDE_TABLES = {"accounts": ACCOUNTS, "sanctions": SANCTIONS, "releases": RELEASES, "references": REFERENCES}
-"""Side tables by name; a scanned directory supplies them as `<name>.parquet` (or .jsonl, .csv, compressed)."""
+"""Side tables by name; a scanned directory supplies them as `<name>.parquet`, `.jsonl` or `.csv`."""
 
 SANCTION_KINDS = ("ban", "rate_limit", "challenge", "restore")
 CONTRACTS = ("gateway", "distillation-permitted", "evaluation")

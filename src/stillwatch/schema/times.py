@@ -9,6 +9,7 @@ from the magnitude, and only one unit is believed for a whole column.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +103,9 @@ def read_times(array: pa.Array, *, earliest_us: int, unit: str | None = None) ->
     return Times(us, null, troubles, unit)
 
 
-def implausible(us: Ints, present: Bools, column: str, *, earliest_us: int, latest_us: int) -> list[tuple[Bools, str]]:
+def implausible(
+    us: Ints, present: Bools, column: str, *, earliest_us: int, latest_us: int
+) -> list[tuple[Bools, str]]:
     """(rows, reason) of times outside [earliest_us, latest_us], with the unit mistake that explains them."""
     early, late = present & (us < earliest_us), present & (us > latest_us)
     if not (early.any() or late.any()):
@@ -152,7 +155,11 @@ def _from_counts(
         unit = min((n for n in UNITS if sizes[n] == best), key=lambda name: int(np.argmax(bands[name])))
     if unit is None:
         units = "seconds, milliseconds, microseconds or nanoseconds since 1970"
-        return np.zeros(len(counts), np.int64), [(present, f"the number is no plausible time in {units}")], None
+        return (
+            np.zeros(len(counts), np.int64),
+            [(present, f"the number is no plausible time in {units}")],
+            None,
+        )
     troubles = []
     for name, band in bands.items():
         if name != unit and sizes[name]:
@@ -174,11 +181,13 @@ def _from_text(array: pa.Array, null: Bools, earliest_us: int, unit: str | None)
     troubles: list[tuple[Bools, str]] = []
     rest = ~null & ~readable
     if rest.any():
-        numeric = rest & pc.match_substring_regex(text, _NUMBER).fill_null(False).to_numpy(zero_copy_only=False)
+        numeric = rest & pc.match_substring_regex(text, _NUMBER).fill_null(False).to_numpy(
+            zero_copy_only=False
+        )
         if numeric.any():
             where = pa.array(numeric)
             whole = not pc.any(pc.match_substring(text.filter(where), ".")).as_py()
-            counts = np.zeros(len(array), np.int64 if whole else np.float64)
+            counts: Any = np.zeros(len(array), np.int64 if whole else np.float64)
             counts[numeric] = _digits(text.filter(where), whole)
             scaled, troubles, unit = _from_counts(counts, numeric, earliest_us, unit)
             us[numeric] = scaled[numeric]

@@ -12,7 +12,7 @@ import xxhash
 
 
 def content_hash(role: str, text: str) -> int:
-    """Hash `text` as a message of `role` (`system`, `user`, `assistant`, `tools`, `format`, `reasoning`, ...).
+    """Hash `text` as a message of `role` (`system`, `user`, `assistant`, `tools`, `format`, ...).
 
     Returns an unsigned 64-bit integer. Text is brought to Unicode NFC first, so that two encodings of the
     same characters agree; lone surrogates are replaced by U+FFFD.

@@ -1,7 +1,7 @@
 """What the views have in common: keys, and the small classes ("signals") that produce them.
 
-A *key* is anything two accounts can share: an address block, a payment instrument, a prompt family. A key is a
-uint64 in which the kind is mixed in, so that equal values of different kinds never meet. Zero means "no key".
+A *key* is anything two accounts can share: an address block, a payment instrument, a prompt family. A key is
+a uint64 in which the kind is mixed in, so that equal values of different kinds never meet. Zero means "none".
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class KeyTable:
     """One view after the reduction: which account holds which key, how often and when.
 
     Rows are sorted by (account, key) and unique. `account` and `key` are dense indices: accounts in order of
-    their id, keys in order of their hash. `first`/`last` are microseconds since 1970 (0 for keys that come from
-    the accounts table and have no time).
+    their id, keys in order of their hash. `first`/`last` are microseconds since 1970 (0 for keys that come
+    from the accounts table and have no time).
     """
 
     account: I32
@@ -94,7 +94,9 @@ def hash_strings(column: pa.Array | pa.ChunkedArray, kind: str) -> U64:
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     words = encoded.dictionary.to_pylist()
     table = np.fromiter(
-        (xxhash.xxh3_64_intdigest(w.encode("utf-8", "replace")) if w else 0 for w in words), np.uint64, len(words)
+        (xxhash.xxh3_64_intdigest(w.encode("utf-8", "replace")) if w else 0 for w in words),
+        np.uint64,
+        len(words),
     )
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     out = np.append(table, np.uint64(0))[codes]

@@ -1,8 +1,8 @@
 """LINK: what accounts share of infrastructure and identity.
 
-*Identity* signals (address block, payment, device, mail domain, sign-up) are bought and arranged by whoever runs
-the accounts. *Stack* signals (TLS client and header order) come with a piece of software, and with an honest
-framework's prompt; so they may link accounts but never confirm a group that FORM found.
+*Identity* signals (address block, payment, device, mail domain, sign-up) are bought and arranged by whoever
+runs the accounts. *Stack* signals (TLS client and header order) come with a piece of software, and with an
+honest framework's prompt; so they may link accounts but never confirm a group that FORM found.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _DOCUMENTATION = tuple(
 
 
 def _documentation(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Documentation and benchmark ranges count as routable, so that examples and tests behave like real logs."""
+    """Documentation and benchmark ranges count as routable, so that examples behave like real logs."""
     return any(address.version == net.version and address in net for net in _DOCUMENTATION)
 
 
@@ -57,7 +57,7 @@ def address_blocks(addresses: pa.Array | pa.ChunkedArray, kind: str) -> U64:
         return np.zeros(len(addresses), np.uint64)
     encoded = addresses.dictionary_encode()
     blocks = pa.array([address_block(a) for a in encoded.dictionary.to_pylist()], pa.string())
-    table = np.append(hash_strings(blocks, kind), np.uint64(0))
+    table: U64 = np.append(hash_strings(blocks, kind), np.uint64(0))
     return table[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
 

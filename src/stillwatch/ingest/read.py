@@ -1,0 +1,317 @@
+"""Opening logs: files of any recognised format in, checked canonical batches out.
+
+Nothing is lost: a row comes out in a batch, or it is in `Log.refusals` with its place and reason.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stillwatch.ingest.ids import IDENTITY, Ordinals, derived_ids, row_hashes
+from stillwatch.ingest.objects import first_objects
+from stillwatch.ingest.owners import Owners
+from stillwatch.ingest.registry import Importer, Probe, RawBatch, ReadOptions, choose, load_importers
+from stillwatch.ingest.side import read_side
+from stillwatch.ingest.source import InputInfo, Source, digest, discover, inspect, refuse_empty
+from stillwatch.schema.checks import DuplicateIds, TimeUnit, check_exchanges
+from stillwatch.schema.errors import InputError, UsageError, Where
+from stillwatch.schema.refusals import Refusal, raise_first
+from stillwatch.schema.tables import EXCHANGES, SIDE_TABLES, required
+
+_NEEDED = frozenset(required(EXCHANGES))
+
+
+def open_log(
+    paths: Sequence[str],
+    *,
+    format: str | None = None,
+    mapping: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    side: Mapping[str, str] | None = None,
+    columns: Sequence[str] | None = None,
+    extras: bool = False,
+    strict: bool = False,
+    batch_rows: int = 65_536,
+) -> Log:
+    """Find, recognise and prepare the logs at `paths` (files, globs, directories, `-`).
+
+    `format` names an importer, else the content decides. `mapping` is a TOML mapping file; `overrides` maps a
+    column to `$.path` or `=constant` and wins over everything. `side` gives side tables by name and wins over
+    those found in directories. `columns` restricts what is read to these canonical columns (the required ones
+    are always there). `extras` carries unknown columns along.
+
+    Raises UsageError, InputError, FormatError, EmptyLogError; reading rows starts with `Log.batches`.
+    """
+    if batch_rows < 1:
+        raise UsageError("batch_rows must be at least 1")
+    unknown = sorted(set(columns or ()) | set(overrides or ()))
+    unknown = [name for name in unknown if name not in EXCHANGES.names]
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is no canonical column", hint="SCHEMA lists the columns")
+    importers = load_importers()
+    if mapping is not None and format not in (None, "mapping"):
+        raise UsageError(
+            f"a mapping file and the format {format!r} exclude each other",
+            hint="leave out one of the two; single columns are changed with --map",
+        )
+    if mapping is not None:
+        format = "mapping"
+    if format is not None and format not in importers:
+        known = ", ".join(sorted(importers))
+        raise UsageError(f"unknown format {format!r}", hint=f"known formats: {known}")
+    found = discover(paths)
+    if not found.logs:
+        raise InputError(
+            "no log found here",
+            where=Where(", ".join(paths[:3])),
+            hint="logs end in .parquet, .arrow, .jsonl, .json, .log or .csv, each also with .gz or .zst",
+        )
+    tables = {**found.side, **(side or {})}
+    wrong = sorted(set(tables) - set(SIDE_TABLES))
+    if wrong:
+        raise UsageError(
+            f"unknown side table {wrong[0]!r}", hint=f"side tables: {', '.join(sorted(SIDE_TABLES))}"
+        )
+    folder = Path(tempfile.mkdtemp(prefix="stillwatch-"))
+    try:
+        sources = [inspect(path, number, folder) for number, path in enumerate(found.logs)]
+        refuse_empty(sources)
+        probes = [_probe(source) for source in sources]
+        importer = choose(sources, probes, format, importers)
+        checked = {name: read_side(name, tables[name]) for name in sorted(tables)}
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    wanted = None if columns is None else frozenset(columns) | _NEEDED
+    options = ReadOptions(
+        batch_rows=batch_rows, columns=wanted, extras=extras, mapping=mapping, overrides=dict(overrides or {})
+    )
+    return Log(sources, importer, options, checked, strict=strict, folder=folder, skipped=found.skipped)
+
+
+def _probe(source: Source) -> Probe:
+    objects = first_objects(source.head) if source.container in ("json", "jsonl") else ()
+    return Probe(source.head, source.container, source.columns, objects)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """State of one pass over the log."""
+
+    duplicates: DuplicateIds
+    ordinals: Ordinals
+    units: list[TimeUnit]
+    """Per input: one unit of time holds for a whole file."""
+
+
+class Log:
+    """An opened log. `batches` may be called again: every pass starts from the beginning."""
+
+    side: dict[str, pa.Table]
+    """Checked side tables by name."""
+    refusals: list[Refusal]
+    """Refused rows of the pass that is under way or was last; complete once its batches are exhausted."""
+    rows_read: int
+    """Rows seen by that pass: delivered plus refused."""
+    owners: Owners
+    """What the log itself says about who holds the accounts, as far as that pass has come."""
+    skipped: list[str]
+    """Files inside named directories that are no logs."""
+    schema: pa.Schema
+    """Of every batch: canonical columns in canonical order; unknown columns may follow under `extras`."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        importer: Importer,
+        options: ReadOptions,
+        side: dict[str, pa.Table],
+        *,
+        strict: bool,
+        folder: Path,
+        skipped: list[str],
+    ) -> None:
+        self._sources = list(sources)
+        self._importer = importer
+        self._options = options
+        self._strict = strict
+        self.side = side
+        self.skipped = skipped
+        wanted = options.columns
+        self.schema = pa.schema(
+            [column for column in EXCHANGES if wanted is None or column.name in wanted | {"raw_ref"}]
+        )
+        self._reset()
+        self._cleanup = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove temporary copies (standard input, unpacked Parquet). Dropping the log does it too."""
+        self._cleanup()
+
+    @property
+    def format(self) -> str:
+        """Name of the importer that reads this log."""
+        return self._importer.name
+
+    @cached_property
+    def inputs(self) -> list[InputInfo]:
+        """The inputs in reading order. The first access reads every file once for its digest."""
+        infos = []
+        for source in self._sources:
+            packed = "" if source.packing == "plain" else f"+{source.packing}"
+            label = f"{self._importer.name}/{source.container}{packed}"
+            infos.append(InputInfo(source.path, source.number, source.size, digest(source.original), label))
+        return infos
+
+    def _reset(self) -> None:
+        self.refusals = []
+        self.rows_read = 0
+        self.owners = Owners()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Checked batches of at most `batch_rows` rows, `raw_ref` filled.
+
+        Raises FormatError where a file cannot be read further, ColumnError for a missing required column,
+        RowError under strict for the first refused row.
+        """
+        self._reset()
+        progress = _Progress(DuplicateIds(), Ordinals(), [TimeUnit() for _ in self._sources])
+        for source in self._sources:
+            if source.container == "empty":
+                continue
+            yield from self._read(source, progress)
+
+    def _read(self, source: Source, progress: _Progress) -> Iterator[pa.RecordBatch]:
+        options = self._options
+        if options.columns is not None and "exchange_id" not in (source.columns or ()):
+            # Ids will be derived: the columns they cover are read as well, so that ids do not depend on
+            # which columns the caller wants.
+            options = ReadOptions(
+                options.batch_rows, options.columns | set(IDENTITY), options.extras, options.mapping,
+                options.overrides,
+            )  # fmt: skip
+        seen: set[str] = set()
+        for raw in self._importer.read(source, options):
+            broken = [
+                Refusal(source.path, part.row, part.offset, part.column, part.reason) for part in raw.broken
+            ]
+            self.rows_read += raw.table.num_rows + len(broken)
+            self.owners.add(raw.owners)
+            seen.update(raw.table.column_names)
+            if raw.table.num_rows:
+                batch, refused = self._check(source, raw, seen, progress)
+                self._refuse(broken + refused)
+                for start in range(0, batch.num_rows, options.batch_rows):
+                    yield batch.slice(start, options.batch_rows)
+            else:
+                self._refuse(broken)
+
+    def _refuse(self, refused: list[Refusal]) -> None:
+        if self._strict:
+            raise_first(refused)
+        self.refusals.extend(sorted(refused, key=lambda refusal: refusal.row))
+
+    def _check(
+        self, source: Source, raw: RawBatch, seen: set[str], progress: _Progress
+    ) -> tuple[pa.RecordBatch, list[Refusal]]:
+        table, nameless = _with_ids(raw.table, seen)
+        checked = check_exchanges(
+            table, file=source.path, rows=raw.rows, offsets=raw.offsets, unit=progress.units[source.number]
+        )
+        batch, rows, refused = checked.batch, checked.rows, list(checked.refusals)
+        if nameless is not None:
+            batch = _name(batch, nameless[checked.kept], progress.ordinals)
+        again = progress.duplicates.add(batch.column("exchange_id"))
+        if again.any():
+            offsets = None if raw.offsets is None else raw.offsets[checked.kept]
+            for index in np.flatnonzero(again).tolist():
+                offset = None if offsets is None else int(offsets[index])
+                refused.append(Refusal(source.path, int(rows[index]), offset, "exchange_id", _DUPLICATE))
+            batch, rows = batch.filter(pa.array(~again)), rows[~again]
+        return _shaped(batch, self.schema, source.number, rows, self._options.extras), refused
+
+
+_DUPLICATE = "this exchange_id occurred before"
+
+
+def _with_ids(table: pa.Table, seen: set[str]) -> tuple[pa.Table, npt.NDArray[np.bool_] | None]:
+    """A stand-in for missing ids, so that the checks find every required column; and where it stands.
+
+    A required column that earlier rows of the file had, and these do not, is null for these rows.
+    """
+    for name in sorted((_NEEDED - {"exchange_id"}) & seen - set(table.column_names)):
+        table = table.append_column(name, pa.nulls(table.num_rows, EXCHANGES.field(name).type))
+    if "exchange_id" not in table.column_names:
+        stand_in = pa.nulls(table.num_rows, pa.string()).fill_null("?")
+        return table.append_column("exchange_id", stand_in), np.ones(table.num_rows, dtype=bool)
+    index = table.column_names.index("exchange_id")
+    column = table.column(index)
+    if column.null_count == 0:
+        return table, None
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    filled = (
+        column.fill_null("?") if pa.types.is_string(column.type) else column.cast(pa.string()).fill_null("?")
+    )
+    return table.set_column(index, "exchange_id", filled), missing
+
+
+def _name(batch: pa.RecordBatch, nameless: npt.NDArray[np.bool_], ordinals: Ordinals) -> pa.RecordBatch:
+    """Derived ids where the log has none."""
+    hashes = row_hashes(batch)[nameless]
+    made = derived_ids(hashes, ordinals.next(hashes))
+    index = batch.schema.get_field_index("exchange_id")
+    column = batch.column(index)
+    column = made if nameless.all() else pc.replace_with_mask(column, pa.array(nameless), made)
+    return batch.set_column(index, batch.schema.field(index), column)
+
+
+def _shaped(
+    batch: pa.RecordBatch,
+    schema: pa.Schema,
+    number: int,
+    rows: npt.NDArray[np.int64],
+    extras: bool,
+) -> pa.RecordBatch:
+    """Exactly the columns of `schema` (then unknown ones, if carried), missing ones as null."""
+    count = batch.num_rows
+    have = set(batch.schema.names)
+    fields: list[pa.Field] = []
+    arrays: list[pa.Array] = []
+    for column in schema:
+        fields.append(column)
+        if column.name == "raw_ref":
+            inputs = pa.array(np.full(count, number, dtype=np.int32))
+            arrays.append(pa.StructArray.from_arrays([inputs, pa.array(rows)], names=["input", "row"]))
+        elif column.name in have:
+            arrays.append(batch.column(column.name))
+        else:
+            arrays.append(pa.nulls(count, column.type))
+    for column in batch.schema if extras else ():
+        if column.name and column.name not in EXCHANGES.names:
+            fields.append(column)
+            arrays.append(batch.column(column.name))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))

@@ -1,0 +1,218 @@
+"""A results folder: written beside its place and moved there in one step, read back with its version checked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillwatch.schema.errors import OutputError, ResultError, Where
+from stillwatch.schema.refusals import Refusal
+from stillwatch.schema.results import (
+    ACCOUNT_ROWS,
+    FAMILY_ROWS,
+    PROFILE_ROWS,
+    SCHEMA_VERSION,
+    STREAM_ROWS,
+    Findings,
+)
+
+TABLES = {"accounts": ACCOUNT_ROWS, "streams": STREAM_ROWS, "families": FAMILY_ROWS, "profiles": PROFILE_ROWS}
+DIGESTED = ("findings.json", *(f"{name}.parquet" for name in TABLES), "refused.jsonl")
+"""The files that are a function of input, seed and version. `run.json` and `report.html` are not among them."""
+
+_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything a scan writes."""
+
+    findings: Findings
+    accounts: pa.Table
+    streams: pa.Table
+    families: pa.Table
+    profiles: pa.Table
+    refusals: list[Refusal] = field(default_factory=list)
+    run_info: Mapping[str, Any] = field(default_factory=dict)
+    report_html: str | None = None
+
+
+def rounded(value: Any) -> Any:
+    """The same value with every float rounded to 12 significant digits, recursively."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(part) for part in value]
+    return value
+
+
+def encode_findings(findings: Findings) -> bytes:
+    """`findings.json`: sorted keys, two spaces, rounded statistics, a final newline."""
+    plain = rounded(msgspec.to_builtins(findings))
+    return (json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def write_results(out: Path, results: Results, *, force: bool = False) -> None:
+    """Write a results folder (mode 0700) in one step.
+
+    OutputError if `out` exists (and not `force`), the disk is full, or the place cannot be written; nothing is
+    left half-written then, nor after Ctrl-C.
+    """
+    refuse_existing(out, force=force)
+    with _beside(out) as folder:
+        (folder / "findings.json").write_bytes(encode_findings(results.findings))
+        for name, schema in TABLES.items():
+            _write_table(folder / f"{name}.parquet", getattr(results, name), schema)
+        with (folder / "refused.jsonl").open("wb") as handle:
+            for refusal in results.refusals:
+                handle.write(msgspec.json.encode(refusal) + b"\n")
+        info = json.dumps(dict(results.run_info), indent=2, sort_keys=True) + "\n"
+        (folder / "run.json").write_text(info, encoding="utf-8")
+        if results.report_html is not None:
+            (folder / "report.html").write_text(results.report_html, encoding="utf-8")
+
+
+def refuse_existing(out: Path, *, force: bool) -> None:
+    """OutputError if the place is taken: asked before a long scan, and again before writing."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() and not (force and (out / "findings.json").exists()):
+        raise OutputError(
+            "the output folder already exists",
+            where=Where(str(out)),
+            hint="name another folder; --force replaces an earlier results folder, and nothing else",
+        )
+
+
+@contextlib.contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` if nothing goes wrong, and is gone otherwise."""
+    folder: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        yield folder
+        for path in folder.iterdir():
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+            os.replace(out, old / "was")
+            os.replace(folder, out)
+            shutil.rmtree(old)
+        else:
+            os.replace(folder, out)
+    except OSError as error:
+        raise _speaking(error, out) from error
+    finally:
+        if folder is not None and folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _speaking(error: OSError, out: Path) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            "the disk is full; nothing was kept",
+            where=Where(str(out)),
+            hint="free some space or name a folder on another disk",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(
+            "the output folder cannot be written",
+            where=Where(str(out)),
+            hint="check its permissions, or name another folder",
+        )
+    return OutputError(f"the results cannot be written: {error.strerror}", where=Where(str(out)))
+
+
+def _write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    table = table.select(schema.names).cast(schema)
+    columns = []
+    for name in schema.names:
+        column = table.column(name)
+        if pa.types.is_floating(column.type):
+            column = pa.chunked_array([[rounded(v) for v in column.to_pylist()]], column.type)
+        columns.append(column)
+    plain = pa.Table.from_arrays(columns, schema=schema)
+    keys = [(n, "ascending") for n in schema.names if pa.types.is_string(schema.field(n).type)]
+    plain = plain.sort_by(keys) if plain.num_rows else plain
+    # The footer names the writing library, which the lock file pins; row groups do not depend on chunking.
+    pq.write_table(plain.combine_chunks(), path, compression="zstd", store_schema=False)
+
+
+def read_results(folder: Path) -> Results:
+    """Read a results folder. ResultError if it is missing, damaged, or of another schema version."""
+    findings = _read_findings(folder)
+    tables = {}
+    for name in TABLES:
+        path = folder / f"{name}.parquet"
+        try:
+            tables[name] = pq.read_table(path)
+        except FileNotFoundError as error:
+            raise ResultError("a table is missing", where=Where(str(path)), hint="scan again") from error
+        except (OSError, pa.ArrowException) as error:
+            raise ResultError("a table is damaged", where=Where(str(path)), hint="scan again") from error
+    refusals: list[Refusal] = []
+    path = folder / "refused.jsonl"
+    try:
+        with path.open("rb") as handle:
+            refusals = [msgspec.json.decode(line, type=Refusal) for line in handle]
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, msgspec.DecodeError) as error:
+        raise ResultError(
+            "the results folder is damaged", where=Where(str(path)), hint="scan again"
+        ) from error
+    return Results(findings, **tables, refusals=refusals, run_info=info)
+
+
+def _read_findings(folder: Path) -> Findings:
+    path = folder / "findings.json"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ResultError(
+            "this is no results folder: findings.json is missing",
+            where=Where(str(folder)),
+            hint="name a folder that `stillwatch scan --out` wrote",
+        ) from error
+    except OSError as error:
+        raise ResultError("findings.json cannot be read", where=Where(str(path))) from error
+    try:
+        version = json.loads(data).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ResultError(
+                f"the results have schema version {version}, this program reads {SCHEMA_VERSION}",
+                where=Where(str(path)),
+                hint="scan again with this version",
+            )
+        return msgspec.json.decode(data, type=Findings)
+    except (ValueError, AttributeError, msgspec.DecodeError) as error:
+        raise ResultError("findings.json is damaged", where=Where(str(path)), hint="scan again") from error
+
+
+def results_digest(folder: Path) -> str:
+    """SHA-256 over the deterministic files of a results folder, hex."""
+    digest = hashlib.sha256()
+    for name in DIGESTED:
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as error:
+            raise ResultError("a results file is missing", where=Where(str(folder / name))) from error
+        digest.update(f"{name}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
