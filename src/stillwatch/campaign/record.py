@@ -1,0 +1,139 @@
+"""The record of one group: claims, evidence and counter-evidence in plain words and in bits, timeline, action.
+
+Built from plain numbers, so that nothing here knows how they were computed or where they are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import xxhash
+
+from stillwatch.schema.results import Evidence, EvidenceKey, Group, TimelineEvent, Verdict
+
+ATLAS = {"campaign": ["AML.T0024.002"], "lead": [], "cleared": []}
+"""MITRE ATLAS: AML.T0024.002 is "Extract AI Model" (https://atlas.mitre.org)."""
+
+ACTIONS = {
+    "campaign": "Review by a person, then act on all members at once; banning them one by one makes the pool rotate.",
+    "lead": "For an analyst: look, do not act. What is missing is named in the claims.",
+    "cleared": "None: the coordination has a legitimate cause.",
+}
+
+KIND_WORDS = {
+    "prompt_family": "prompt template",
+    "system_family": "wording in system prompts",
+    "tool_schema": "set of tools",
+    "output_format": "output format",
+    "system_prompt": "system prompt",
+    "address_block": "address block",
+    "stack": "TLS and header stack",
+    "payment": "payment instrument",
+    "device": "device",
+    "mail_domain": "mail domain",
+    "referral": "referral code",
+    "signup_batch": "ten minutes of sign-up",
+}
+
+DIRECT_WORDS = {
+    "work_split": "Items of one template are shared out: {observed} pairs of requests of different accounts repeat "
+    "an item where {expected:.1f} would by chance.",
+    "handover": "{observed} pairs of accounts continued each other's conversations where {expected:.2g} would by "
+    "chance.",
+    "signup_batch": "{observed} sign-ups came within five minutes of the one before, with one class of mail address, "
+    "where {expected:.1f} would on those days.",
+    "takeover": "{observed} accounts began within two minutes of another's end or ban, where {expected:.1f} would by "
+    "chance.",
+}
+
+
+def iso(us: int) -> str:
+    """Microseconds since 1970 as ISO 8601, UTC, to the second."""
+    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def group_id(oldest_keys: Sequence[int]) -> str:
+    """Name of a group: a hash of its oldest core keys, so that the same operation keeps its name across scans."""
+    data = b"".join(int(key).to_bytes(8, "little") for key in oldest_keys)
+    return f"g-{xxhash.xxh3_64_hexdigest(data)[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedKey:
+    """A key that members share, with the bits that its sharing is worth."""
+
+    view: str
+    kind: str
+    key: int
+    inside: int
+    members: int
+    outside: int
+    others: int
+    bits: float
+
+
+def evidence_of_keys(view: str, keys: Sequence[SharedKey]) -> Evidence | None:
+    """One line for the strongest keys of a view, or None where members share nothing rare."""
+    if not keys:
+        return None
+    best = keys[0]
+    text = (
+        f"{best.inside} of {best.members} members share one {KIND_WORDS.get(best.kind, best.kind)}, "
+        f"which {best.outside} of {best.others} other accounts have."
+    )
+    if len(keys) > 1:
+        text += f" {len(keys) - 1} more rare keys are shared."
+    return Evidence(
+        kind=view,
+        signal=best.kind,
+        bits=sum(key.bits for key in keys),
+        text=text,
+        keys=[
+            EvidenceKey(
+                key=f"{key.key:016x}",
+                key_kind=key.kind,
+                group_count=key.inside,
+                group_total=key.members,
+                background_count=key.outside,
+                background_total=key.others,
+            )
+            for key in keys
+        ],
+    )
+
+
+def timeline(
+    first_us: int, last_us: int, bans: Sequence[int], releases: Sequence[TimelineEvent]
+) -> list[TimelineEvent]:
+    """First and last activity, waves of bans by day, and the releases in between."""
+    events = [TimelineEvent(ts=iso(first_us), kind="first", text="First exchange of a member.")]
+    by_day: dict[int, list[int]] = {}
+    for us in bans:
+        by_day.setdefault(us // 86_400_000_000, []).append(us)
+    for day in sorted(by_day):
+        count = len(by_day[day])
+        text = f"{count} member{'s' if count > 1 else ''} banned on this day."
+        events.append(TimelineEvent(ts=iso(min(by_day[day])), kind="sanction", text=text))
+    events += [r for r in releases if iso(first_us) <= r.ts <= iso(last_us)]
+    events.append(TimelineEvent(ts=iso(last_us), kind="last", text="Last exchange of a member."))
+    return sorted(events, key=lambda event: (event.ts, event.kind))
+
+
+_RANK = {"campaign": 0, "lead": 1, "cleared": 2}
+
+
+def ranked(groups: Sequence[Group]) -> list[Group]:
+    """Campaigns first, then leads, then cleared groups; inside a verdict by evidence, then size."""
+
+    def order(group: Group) -> tuple[int, float, int, str]:
+        bits = sum(part.bits for part in group.evidence if part.kind == "DIRECT")
+        return (_RANK[group.verdict], -bits, -group.accounts, group.id)
+
+    return sorted(groups, key=order)
+
+
+def action(verdict: Verdict) -> str:
+    """What to do, in one sentence."""
+    return ACTIONS[verdict]

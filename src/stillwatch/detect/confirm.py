@@ -1,0 +1,303 @@
+"""Stage 4: is a candidate coordinated? p-values on the views that did not find it.
+
+The null is exchangeability within strata: a matched random group stands in for the candidate, seat by seat. After
+`MOST_DRAWS` draws with too few exceedances a generalised Pareto tail is fitted to the largest null values
+(Knijnenburg et al. 2009, doi:10.1093/bioinformatics/btp211), by moments and with a shape of at least 0, so that
+it errs on the careful side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from stillwatch.detect.keys import KeyIndex
+from stillwatch.detect.population import F64, I64, Seats, Strata, seats_for, seeded
+
+MOST_DRAWS = 999
+STOP_AFTER = 10
+"""Exceedances after which drawing stops: the candidate is ordinary."""
+TAIL = 100
+"""Largest null values that the tail is fitted to."""
+LARGE_GROUP = 200
+SUBGROUPS = 50
+LEAST_IN_TIME = 5
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """A p-value with how it came about."""
+
+    view: str
+    p: float
+    statistic: float
+    expected: float
+    """Mean of the statistic over matched random groups."""
+    draws: int
+    method: str
+    """`permutation`, `permutation with fitted tail`, `none` (the view could not see the group)."""
+    level: int
+    """Coarsest matching level used (index into `population.LEVELS`)."""
+
+
+UNSEEN = Tested("", 1.0, 0.0, 0.0, 0, "none", 0)
+
+
+@nb.njit(nogil=True, cache=True)
+def co_occurrence(members: Any, account_offsets: Any, keys: Any, weight: Any, count: Any) -> float:
+    """Sum over keys of weight x pairs of members that share the key. `count` is zeroed scratch (keys,)."""
+    total = 0.0
+    for m in members:
+        for i in range(account_offsets[m], account_offsets[m + 1]):
+            key = keys[i]
+            total += weight[key] * count[key]
+            count[key] += 1
+    for m in members:
+        for i in range(account_offsets[m], account_offsets[m + 1]):
+            count[keys[i]] = 0
+    return total
+
+
+@nb.njit(nogil=True, cache=True)
+def _next(state: Any) -> Any:
+    """splitmix64 (Steele et al. 2014): the next state; the draw is its avalanche."""
+    return state + np.uint64(0x9E3779B97F4A7C15)
+
+
+@nb.njit(nogil=True, cache=True)
+def _avalanche(z: Any) -> Any:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@nb.njit(nogil=True, cache=True)
+def _draw(pool: Any, start: Any, size: Any, used: Any, mark: int, out: Any, state: Any) -> Any:
+    """Fill `out` with one account per seat, none twice (`used` holds the mark of the last draw)."""
+    for s in range(len(start)):
+        account = pool[start[s]]
+        for _ in range(50):
+            state = _next(state)
+            account = pool[start[s] + np.int64(_avalanche(state) % np.uint64(size[s]))]
+            if used[account] != mark:
+                break
+        used[account] = mark
+        out[s] = account
+    return state
+
+
+@nb.njit(nogil=True, cache=True)
+def _null_of_keys(
+    observed: float,
+    pool: Any,
+    start: Any,
+    size: Any,
+    account_offsets: Any,
+    keys: Any,
+    weight: Any,
+    accounts: int,
+    draws: int,
+    stop: int,
+    seed: Any,
+) -> Any:
+    count = np.zeros(len(weight), np.int32)
+    used = np.full(accounts, -1, np.int32)
+    out = np.empty(len(start), np.int64)
+    null = np.empty(draws)
+    above = 0
+    state = seed
+    for d in range(draws):
+        state = _draw(pool, start, size, used, d, out, state)
+        null[d] = co_occurrence(out, account_offsets, keys, weight, count)
+        if null[d] >= observed:
+            above += 1
+            if above >= stop:
+                return null[: d + 1], above
+    return null, above
+
+
+@nb.njit(nogil=True, cache=True)
+def _correlation(members: Any, residuals: Any, total: Any) -> float:
+    """Mean pairwise correlation of unit rows; rows of zeros do not count. `total` is scratch (hours,)."""
+    hours = residuals.shape[1]
+    total[:] = 0.0
+    there = 0
+    for m in members:
+        row = residuals[m]
+        some = False
+        for h in range(hours):
+            total[h] += row[h]
+            some |= row[h] != 0
+        there += some
+    if there < 2:
+        return 0.0
+    square = 0.0
+    for h in range(hours):
+        square += total[h] * total[h]
+    return (square - there) / (there * (there - 1))
+
+
+@nb.njit(nogil=True, cache=True)
+def _null_of_time(
+    observed: float, pool: Any, start: Any, size: Any, residuals: Any, draws: int, stop: int, seed: Any
+) -> Any:
+    used = np.full(len(residuals), -1, np.int32)
+    out = np.empty(len(start), np.int64)
+    total = np.zeros(residuals.shape[1])
+    null = np.empty(draws)
+    above = 0
+    state = seed
+    for d in range(draws):
+        state = _draw(pool, start, size, used, d, out, state)
+        null[d] = _correlation(out, residuals, total)
+        if null[d] >= observed:
+            above += 1
+            if above >= stop:
+                return null[: d + 1], above
+    return null, above
+
+
+def tail_p(null: F64, observed: float) -> float:
+    """P(null >= observed) from a generalised Pareto tail over the largest TAIL values of `null`."""
+    ranked = np.sort(null)
+    floor = (np.sum(null >= observed) + 1) / (len(null) + 1)
+    if len(ranked) <= TAIL:
+        return float(floor)
+    threshold = (ranked[-TAIL] + ranked[-TAIL - 1]) / 2
+    excess = ranked[-TAIL:] - threshold
+    mean, variance = excess.mean(), excess.var(ddof=1)
+    if observed <= threshold or variance <= 0 or mean <= 0:
+        return float(floor)
+    shape = min(max(0.5 * (1 - mean * mean / variance), 0.0), 0.45)
+    scale = mean * (1 - shape)
+    far = (observed - threshold) / scale
+    tail = np.exp(-far) if shape < 1e-9 else (1 + shape * far) ** (-1 / shape)
+    return float(min(1.0, max(TAIL / len(null) * tail, 1e-15)))
+
+
+def _conclude(view: str, null: F64, above: int, observed: float, level: int) -> Tested:
+    expected = float(null.mean())
+    if above >= STOP_AFTER:
+        # Besag & Clifford 1991: after a fixed number of exceedances p = exceedances / draws.
+        return Tested(view, above / len(null), observed, expected, len(null), "permutation", level)
+    p = tail_p(null, observed)
+    return Tested(view, p, observed, expected, len(null), "permutation with fitted tail", level)
+
+
+def keys_against_null(index: KeyIndex, view: str, members: I64, seats: Seats, seed: int) -> Tested:
+    """Rarity-weighted co-occurrence of `members` against matched random groups."""
+    scratch = np.zeros(index.n_keys, np.int32)
+    observed = co_occurrence(members, index.account_offsets, index.keys, index.weight, scratch)
+    if observed <= 0 or len(seats.pool) == 0:
+        return Tested(view, 1.0, float(observed), 0.0, 0, "none", seats.level)
+    null, above = _null_of_keys(
+        observed,
+        seats.pool,
+        seats.start,
+        seats.size,
+        index.account_offsets,
+        index.keys,
+        index.weight,
+        index.accounts,
+        MOST_DRAWS,
+        STOP_AFTER,
+        np.uint64(seed),
+    )
+    return _conclude(view, null, above, observed, seats.level)
+
+
+def mean_correlation(residuals: F32, members: I64) -> float:
+    """Mean pairwise correlation of the members' unit residuals, (accounts, hours); rows of zeros do not count."""
+    return float(_correlation(members, residuals, np.zeros(residuals.shape[1])))
+
+
+def time_against_null(residuals: F32, members: I64, seats: Seats, seed: int) -> Tested:
+    """Mean pairwise correlation of hourly residuals. `residuals` are those of all accounts, (accounts, hours)."""
+    seen = np.any(residuals[members] != 0, axis=1)
+    if seen.sum() < LEAST_IN_TIME or len(seats.pool) == 0:
+        return Tested("TIME", 1.0, 0.0, 0.0, 0, "none", seats.level)
+    observed = mean_correlation(residuals, members)
+    start, size = seats.start[seen], seats.size[seen]
+    null, above = _null_of_time(
+        observed, seats.pool, start, size, residuals, MOST_DRAWS, STOP_AFTER, np.uint64(seed)
+    )
+    return _conclude("TIME", null, above, observed, seats.level)
+
+
+def subgroups(members: I64, seed: int) -> list[I64]:
+    """The groups that are tested: the candidate itself, or SUBGROUPS fixed random parts of a large one."""
+    if len(members) <= LARGE_GROUP:
+        return [members]
+    rng = np.random.default_rng(seeded(seed, "subgroups", members))
+    return [np.sort(rng.choice(members, LARGE_GROUP, replace=False)) for _ in range(SUBGROUPS)]
+
+
+def combined(parts: list[Tested]) -> Tested:
+    """Sub-groups combined as twice the median p (valid under any dependence; Rüger 1978)."""
+    if len(parts) == 1:
+        return parts[0]
+    p = min(1.0, 2 * float(np.median([part.p for part in parts])))
+    middle = sorted(parts, key=lambda part: part.p)[len(parts) // 2]
+    draws = sum(part.draws for part in parts)
+    level = max(part.level for part in parts)
+    return Tested(middle.view, p, middle.statistic, middle.expected, draws, middle.method, level)
+
+
+def confirm(
+    members: I64,
+    found_in: str,
+    indexes: dict[str, KeyIndex],
+    residuals: F32,
+    strata: Strata,
+    seed: int,
+) -> list[Tested]:
+    """Test a candidate on every view but the one that found it, in the order of `indexes`, TIME last."""
+    excluded = np.zeros(strata.accounts, bool)
+    excluded[members] = True
+    parts = subgroups(members, seed)
+    seats = [seats_for(strata, part, excluded) for part in parts]
+    tested = []
+    for view, index in indexes.items():
+        if view == found_in:
+            continue
+        base = seeded(seed, f"confirm {view}", members)
+        tested.append(
+            combined(
+                [
+                    keys_against_null(index, view, m, s, base + i)
+                    for i, (m, s) in enumerate(zip(parts, seats, strict=True))
+                ]
+            )
+        )
+    base = seeded(seed, "confirm TIME", members)
+    tested.append(
+        combined(
+            [
+                time_against_null(residuals, m, s, base + i)
+                for i, (m, s) in enumerate(zip(parts, seats, strict=True))
+            ]
+        )
+    )
+    return tested
+
+
+def partial_conjunction(tested: list[Tested]) -> float:
+    """p of "at least one other view confirms": Bonferroni over the views that could see the group."""
+    seen = [t.p for t in tested if t.method != "none"]
+    return min(1.0, len(tested) * min(seen)) if seen else 1.0
+
+
+def benjamini_hochberg(p: F64) -> F64:
+    """q-values (Benjamini & Hochberg 1995), shape (tests,)."""
+    n = len(p)
+    order = np.argsort(p, kind="stable")
+    ranked = p[order] * n / np.arange(1, n + 1)
+    q = np.empty(n)
+    q[order] = np.minimum(1.0, np.minimum.accumulate(ranked[::-1])[::-1])
+    return q

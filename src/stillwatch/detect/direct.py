@@ -1,0 +1,210 @@
+"""Stage 5: direct tests of one director. Each has a null of its own and needs no reference groups.
+
+work split   one item set divided without overlap (a view of FORM)
+hand-over    a conversation that one account began goes on under another (its own kind of evidence)
+sign-up      accounts opened by a script (LINK)
+take-over    one account begins within two minutes of another's end or ban (TIME)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from stillwatch.detect.population import F64, I64, Bool
+
+SIGNUP_WITHIN_US = 5 * 60 * 1_000_000
+TAKEOVER_WITHIN_US = 120 * 1_000_000
+LOCAL_US = 2 * 3_600_000_000
+"""Half-width of the window from which the local rate of endings is read."""
+DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
+PRIOR_SIGNUPS = 50.0
+"""Sign-ups of the average day that are added to a day's own, so that a quiet day has a profile too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Outcome of one direct test. `observed` events where `expected` were expected under the null."""
+
+    name: str
+    view: str
+    p: float
+    observed: int
+    expected: float
+    reach: float = 1.0
+    """Share of the group that the observed events can concern: a few accounts' director is not the group's."""
+
+
+def _cross_pairs(account: I64, value: I64) -> int:
+    """Pairs of rows with equal `value` and different accounts."""
+    both = np.unique(np.stack([value, account], axis=1), axis=0, return_counts=True)[1]
+    single = np.bincount(np.unique(value, return_inverse=True)[1])
+    return int((single * (single - 1) // 2).sum() - (both * (both - 1) // 2).sum())
+
+
+def work_split(account: I64, slots: np.ndarray[tuple[int, int], np.dtype[np.uint64]]) -> Direct:
+    """Are items of one family shared out? `account` int64 (rows,), `slots` uint64 (rows, slots), 0 for empty.
+
+    Over pairs of rows of different accounts: P pairs, Pa equal in slot a, Pb equal in slot b, Pab equal in both;
+    with independent users Pab is about Pa Pb / P; p = Poisson(Pab; that). The smallest p over slot pairs is
+    multiplied by their number. Accounts with private slots make no claim: Pa is 0.
+    """
+    best = Direct("work_split", "FORM", 1.0, 0, 0.0)
+    pairs = list(combinations(range(slots.shape[1]), 2))
+    for a, b in pairs:
+        there = (slots[:, a] != 0) & (slots[:, b] != 0)
+        if there.sum() < 10:
+            continue
+        # A repeated item of one account is one draw: repeats are habits, not independent draws.
+        _, values = np.unique(slots[there][:, [a, b]].ravel(), return_inverse=True)
+        rows = np.unique(np.column_stack([account[there], values.reshape(-1, 2)]), axis=0)
+        owner, first, second = rows.T
+        total = _cross_pairs(owner, np.zeros_like(owner))
+        if total == 0:
+            continue
+        equal_first, equal_second = _cross_pairs(owner, first), _cross_pairs(owner, second)
+        both = _cross_pairs(owner, first * (int(values.max()) + 1) + second)
+        expected = equal_first * equal_second / total
+        p = float(stats.poisson.cdf(both, expected)) * len(pairs)
+        if p < best.p:
+            best = Direct("work_split", "FORM", p, both, expected)
+    return best
+
+
+@dataclass(frozen=True, slots=True)
+class Handovers:
+    """Conversations that changed accounts: parallel arrays, one element per (prefix, from, to)."""
+
+    source: I64
+    target: I64
+    ts: I64
+    """When the other account went on, microseconds."""
+    after_refusal: Bool
+    """Within 60 s of a 429 or ban of the first account: the cleaner kind."""
+
+
+def handover(edges: Handovers, member: Bool, unlinked: Bool) -> Direct:
+    """More hand-overs inside than chance? `member` bool[accounts]; `unlinked` bool[edges]: no known common owner.
+
+    Counted are distinct pairs of accounts; lambda = outside pairs x n(n-1) / (N(N-1)).
+    """
+    n, total = int(member.sum()), len(member)
+    code = edges.source[unlinked] * total + edges.target[unlinked]
+    pairs = np.unique(code)
+    inside = int((member[pairs // total] & member[pairs % total]).sum())
+    outside = len(pairs) - inside
+    expected = outside * n * (n - 1) / max(1, total * (total - 1))
+    p = float(stats.poisson.sf(inside - 1, max(expected, 1e-3))) if inside else 1.0
+    return Direct("handover", "HANDOVER", p, inside, expected, inside / max(1, n))
+
+
+def signup_batch(created_us: I64, mail_class: I64, members: I64) -> Direct:
+    """Opened by a script? Given the day and the mail class, sign-ups follow the population's hours of that day.
+
+    `created_us` int64 (accounts,), 0 where unknown; `mail_class` int64 (accounts,). Counted are successive
+    sign-ups of one class within five minutes (never more than the pairs that the expectation counts).
+    """
+    known = members[created_us[members] > 0]
+    none = Direct("signup_batch", "LINK", 1.0, 0, 0.0)
+    if len(known) < 5:
+        return none
+    outside = created_us > 0
+    outside[members] = False
+    others = created_us[outside]
+    hour_of_day = np.bincount((others // HOUR_US) % 24, minlength=24) + 1.0
+    average = hour_of_day / hour_of_day.sum()
+    others_day = others // DAY_US
+    observed, expected = 0, 0.0
+    day, kind = created_us[known] // DAY_US, mail_class[known]
+    for d, k in np.unique(np.column_stack([day, kind]), axis=0):
+        times = np.sort(created_us[known[(day == d) & (kind == k)]])
+        if len(times) < 2:
+            continue
+        observed += int((np.diff(times) <= SIGNUP_WITHIN_US).sum())
+        that_day = np.bincount((others[others_day == d] // HOUR_US) % 24, minlength=24)
+        profile = that_day + PRIOR_SIGNUPS * average
+        profile = profile / profile.sum()
+        # Two draws from one hour lie within five minutes of each other with probability about 2 x 5 / 60.
+        close = float((profile**2).sum()) * 2 * SIGNUP_WITHIN_US / HOUR_US
+        expected += len(times) * (len(times) - 1) / 2 * close
+    if observed == 0:
+        return none
+    p = float(stats.poisson.sf(observed - 1, expected))
+    return Direct("signup_batch", "LINK", p, observed, expected, observed / len(members))
+
+
+def takeover(
+    first_us: I64, last_us: I64, banned_us: I64, members: I64, log_end_us: int, log_start_us: int
+) -> Direct:
+    """Does one account begin just when another ends or is banned?
+
+    `first_us`, `last_us`, `banned_us` int64 (accounts,), 0 where there is none. A member counts when its first
+    exchange comes at most two minutes after another member's end; the expectation is the local rate of the
+    group's endings within two hours either side.
+    """
+    starts = first_us[members]
+    ends = np.where(banned_us[members] > 0, banned_us[members], last_us[members])
+    # Whoever is active on the log's first or last day has no known beginning or end.
+    begins = starts > log_start_us + DAY_US
+    finished = (ends > 0) & ((ends < log_end_us - DAY_US) | (banned_us[members] > 0))
+    ordered = np.sort(ends[finished])
+    if begins.sum() < 3 or len(ordered) < 3:
+        return Direct("takeover", "TIME", 1.0, 0, 0.0)
+    at = starts[begins]
+    hit = np.searchsorted(ordered, at) - np.searchsorted(ordered, at - TAKEOVER_WITHIN_US)
+    near = np.searchsorted(ordered, at + LOCAL_US) - np.searchsorted(ordered, at - LOCAL_US)
+    expected = float(np.minimum(near * (TAKEOVER_WITHIN_US / (2 * LOCAL_US)), 1.0).sum())
+    observed = int((hit > 0).sum())
+    p = float(stats.poisson.sf(observed - 1, max(expected, 1e-3))) if observed else 1.0
+    return Direct("takeover", "TIME", p, observed, expected, observed / len(members))
+
+
+def find_handovers(
+    held_hash: np.ndarray[tuple[int], np.dtype[np.uint64]],
+    held_by: I64,
+    held_us: I64,
+    went_on_hash: np.ndarray[tuple[int], np.dtype[np.uint64]],
+    went_on_by: I64,
+    went_on_us: I64,
+    refused_by: I64,
+    refused_us: I64,
+) -> Handovers:
+    """Prefixes of at least two user turns that exactly two accounts hold, the second going on where the first was.
+
+    `held_*`: each exchange's running hash after its newest turn; `went_on_*`: each exchange's running hash before
+    its newest turn; `refused_*`: 429s and bans, any order. A prefix with three holders or more is public.
+    """
+    hashes = np.concatenate([held_hash, went_on_hash])
+    owners = np.concatenate([held_by, went_on_by])
+    times = np.concatenate([held_us, went_on_us])
+    order = np.lexsort((times, owners, hashes))
+    hashes, owners, times = hashes[order], owners[order], times[order]
+    # First time each account holds each prefix.
+    fresh = (
+        np.append(True, (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1]))
+        if len(hashes)
+        else hashes > 0
+    )
+    hashes, owners, times = hashes[fresh], owners[fresh], times[fresh]
+    _, start, holders = np.unique(hashes, return_index=True, return_counts=True)
+    pair = start[holders == 2]
+    swap = times[pair] > times[pair + 1]
+    earlier, later = np.where(swap, pair + 1, pair), np.where(swap, pair, pair + 1)
+    source, target, ts = owners[earlier], owners[later], times[later]
+    rank = np.lexsort((refused_us, refused_by))
+    by, us = refused_by[rank], refused_us[rank]
+    after = np.zeros(len(source), bool)
+    for i in range(len(source)):
+        a, b = np.searchsorted(by, [source[i], source[i] + 1])
+        at = np.searchsorted(us[a:b], ts[i], side="right")
+        after[i] = at > 0 and ts[i] - us[a + at - 1] <= 60_000_000
+    return Handovers(source, target, ts, after)
+
+
+def fisher(p: F64) -> float:
+    """Fisher's combination of independent p-values, as one p."""
+    return float(stats.combine_pvalues(np.clip(p, 1e-300, 1.0), method="fisher").pvalue)

@@ -1,0 +1,113 @@
+"""Stage 5, the other side: how open the common control is, and which causes explain coordination away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stillwatch.detect.population import I64
+
+BENCHMARK_SHARE = 0.8
+"""Share of the group's total that must be items which unrelated outsiders run too."""
+BENCHMARK_OUTSIDERS = 5
+BENCHMARK_FILL = 0.5
+"""Share of the finite item set that the median member runs: whoever runs a benchmark runs most of it."""
+CLASSROOM_SITE = 0.6
+CLASSROOM_PAYERS = 0.8
+CLASSROOM_TOTAL = 60
+"""Exchanges per member that a course may cost in two weeks."""
+CLASSROOM_HOURS = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Openness:
+    """How visibly the members belong together: the largest share behind one payer, address block or mail domain."""
+
+    share: float
+    kind: str
+
+    @property
+    def evasion(self) -> float:
+        """Evasion cost paid: 1 - share."""
+        return 1.0 - self.share
+
+
+def largest_share(codes: I64) -> float:
+    """Share of the most common code; negative codes mean "unknown" and count as different. Shape (members,)."""
+    known = codes[codes >= 0]
+    return float(np.bincount(known).max() / len(codes)) if len(known) else 0.0
+
+
+def openness(payer: I64, block: I64, corporate_mail: I64) -> Openness:
+    """From codes per member, -1 where unknown (or webmail)."""
+    shares = {
+        "payment": largest_share(payer),
+        "address_block": largest_share(block),
+        "mail_domain": largest_share(corporate_mail),
+    }
+    kind = max(shares, key=lambda name: shares[name])
+    return Openness(shares[kind], kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What was measured for the reason `benchmark`."""
+
+    clears: bool
+    share: float
+    """Share of the group's exchanges that are items which at least BENCHMARK_OUTSIDERS outsiders run too."""
+    fill: float
+    """Median share of those items that a member runs."""
+    stops: bool
+    """Use ends when the items are exhausted: members repeat no item more than a few times."""
+
+
+def benchmark(account: I64, item: I64, outsiders: I64, members: int) -> Benchmark:
+    """A finite set of items that unrelated accounts outside the group run as well, and use that stops.
+
+    `account`, `item` int64 (exchanges of the group,): dense codes; `outsiders` int64 (items,): unrelated accounts
+    outside the group that run the item.
+    """
+    if len(item) == 0:
+        return Benchmark(False, 0.0, 0.0, False)
+    public = outsiders >= BENCHMARK_OUTSIDERS
+    share = float(public[item].mean())
+    pairs = np.unique(np.column_stack([account, item]), axis=0)
+    pairs = pairs[public[pairs[:, 1]]]
+    per_member = np.bincount(pairs[:, 0], minlength=members)[:members]
+    size = int(public.sum())
+    fill = float(np.median(per_member) / size) if size else 0.0
+    repeats = len(item) / max(1, len(pairs))
+    stops = repeats <= 3.0
+    return Benchmark(share >= BENCHMARK_SHARE and fill >= BENCHMARK_FILL and stops, share, fill, stops)
+
+
+@dataclass(frozen=True, slots=True)
+class Classroom:
+    """What was measured for the reason `classroom`."""
+
+    clears: bool
+    site: float
+    """Largest share of members behind one address block."""
+    payers: float
+    """Distinct known payers per member."""
+    per_member: float
+    """Exchanges per member."""
+    shared_hours: float
+    """Share of exchanges in hours in which at least a fifth of the members are active, or on those days."""
+
+
+def classroom(block: I64, payer: I64, exchanges: I64, shared_hours: float) -> Classroom:
+    """One site, shared calendar, distinct payers, small total. Codes per member, -1 where unknown."""
+    site = largest_share(block)
+    known = payer[payer >= 0]
+    payers = float(len(np.unique(known)) / len(known)) if len(known) else 0.0
+    per_member = float(exchanges.mean()) if len(exchanges) else 0.0
+    clears = (
+        site >= CLASSROOM_SITE
+        and payers >= CLASSROOM_PAYERS
+        and per_member <= CLASSROOM_TOTAL
+        and shared_hours >= CLASSROOM_HOURS
+    )
+    return Classroom(clears, site, payers, per_member, shared_hours)

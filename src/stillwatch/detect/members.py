@@ -1,0 +1,149 @@
+"""Stage 7: evidence per account and campaign, in bits.
+
+A betting score: E = mean over stakes of the product over an account's keys of (1 - stake) + stake x pi_group/pi_null.
+Under "this account is no member" its expectation is at most 1, so large values are evidence (e-values, Vovk & Wang
+2021, doi:10.1214/20-AOS2020). The null is the largest likelihood over mixtures of the background with any one
+honest group or public family (universal inference, Wasserman et al. 2020, doi:10.1073/pnas.1922664117): the pooled
+background alone is not the null of an honest niche user. Each (account, key) counts once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stillwatch.detect.keys import KeyIndex
+from stillwatch.detect.population import F64, I32, I64
+
+STAKES = (0.02, 0.05, 0.1, 0.2, 0.5)
+MIXTURES = (0.0, 0.25, 0.5, 0.75)
+"""Share of an honest niche's profile in the null mixture."""
+ALPHA = 0.01
+FOLDS = 2
+SMOOTH = 0.1
+"""Share of the background in a group's profile: a key that no member holds is not impossible for a member."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A group's keys of one view, as probabilities of drawing that key. Sparse: `key` sorted."""
+
+    key: I64
+    share: F64
+
+
+def profile(index: KeyIndex, members: I64) -> Profile:
+    """How often each key is drawn from the members' (account, key) rows; keys of a single member are left out."""
+    counts = index.group_counts(members)
+    total = max(1, int(counts.sum()))
+    key = np.flatnonzero(counts >= 2)
+    return Profile(key, counts[key] / total)
+
+
+def background(index: KeyIndex) -> F64:
+    """Probability of drawing each key from the whole population's rows, shape (keys,)."""
+    df = index.df().astype(float)
+    return np.maximum(df, 1.0) / max(1.0, df.sum())
+
+
+def log_e(
+    index: KeyIndex, accounts: I64, group: Profile, base: F64, niches: list[Profile]
+) -> tuple[F64, F64]:
+    """(bits, best stake's index) of each account for one view, shape (accounts,).
+
+    `niches` are the profiles of honest groups and public families that an innocent account may come from.
+    """
+    lengths = index.account_offsets[accounts + 1] - index.account_offsets[accounts]
+    first = np.repeat(index.account_offsets[accounts] - np.cumsum(lengths) + lengths, lengths)
+    keys = index.keys[first + np.arange(lengths.sum())]
+    owner = np.repeat(np.arange(len(accounts)), lengths)
+    usable = index.weight[keys] > 0
+    keys, owner = keys[usable], owner[usable]
+    null = base[keys]
+    group_share = SMOOTH * base.copy()
+    group_share[group.key] += (1 - SMOOTH) * group.share
+    alternative = group_share[keys]
+    # The likelihood of an account under each innocent mixture; the largest one is the null to beat.
+    best_null = np.log(null)
+    best_total = np.bincount(owner, best_null, len(accounts))
+    for niche in niches:
+        dense = np.zeros(index.n_keys)
+        dense[niche.key] = niche.share
+        inside = dense[keys]
+        if not inside.any():
+            continue
+        for share in MIXTURES[1:]:
+            mixed = np.log((1 - share) * null + share * inside)
+            total = np.bincount(owner, mixed, len(accounts))
+            better = total > best_total
+            best_total = np.where(better, total, best_total)
+            best_null = np.where(better[owner], mixed, best_null)
+    ratio = alternative / np.exp(best_null)
+    stakes = np.stack([np.bincount(owner, np.log2((1 - s) + s * ratio), len(accounts)) for s in STAKES])
+    most = stakes.max(axis=0)
+    bits = most + np.log2(np.exp2(stakes - most).mean(axis=0))
+    return bits, stakes.argmax(axis=0).astype(float)
+
+
+def cross_fitted(
+    index: KeyIndex, accounts: I64, core: I64, base: F64, niches: list[Profile], fold: I32
+) -> F64:
+    """Bits of `accounts`; a core member is judged by the profile of the folds that it is not in.
+
+    `fold` int32 (accounts of the population,): a fixed hash of the account, 0..FOLDS-1.
+    """
+    whole = profile(index, core)
+    bits = log_e(index, accounts, whole, base, niches)[0]
+    inside = np.isin(accounts, core)
+    for number in range(FOLDS):
+        rows = np.flatnonzero(inside & (fold[accounts] == number))
+        if len(rows):
+            rest = profile(index, core[fold[core] != number])
+            bits[rows] = log_e(index, accounts[rows], rest, base, niches)[0]
+    return bits
+
+
+def combine_views(bits: dict[str, F64]) -> F64:
+    """Mean of the e-values over all views but the largest, in bits: one view cannot act alone."""
+    stacked = np.sort(np.stack(list(bits.values())), axis=0)[:-1]
+    most = stacked.max(axis=0)
+    return np.asarray(most + np.log2(np.exp2(stacked - most).mean(axis=0)))
+
+
+def e_benjamini_hochberg(bits: F64, alpha: float = ALPHA) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which pairs are named (e-BH, Wang & Ramdas 2022, doi:10.1111/rssb.12489). `bits` over ALL pairs tested."""
+    n = len(bits)
+    order = np.argsort(-bits, kind="stable")
+    passed = np.flatnonzero(bits[order] >= np.log2(n / (alpha * np.arange(1, n + 1))))
+    named = np.zeros(n, bool)
+    if len(passed):
+        named[order[: passed[-1] + 1]] = True
+    return named
+
+
+def correlation_bits(
+    residual: np.ndarray[tuple[int, int], np.dtype[np.float32]], accounts: I64, core: I64
+) -> F64:
+    """TIME: how an account's hours follow the core's, as an e-value calibrated from its rank in the population.
+
+    e = 0.5 / sqrt(p) (Vovk & Wang 2021), p the rank of the correlation with the core's mean (itself left out);
+    0 bits for accounts that sit TIME out.
+    """
+    there = np.any(residual != 0, axis=1)
+    seen = core[there[core]]
+    bits = np.zeros(len(accounts))
+    if len(seen) < 5:
+        return bits
+    total = residual[seen].sum(axis=0, dtype=np.float64)
+    outside = there.copy()
+    outside[core] = False
+    null = np.sort((residual[outside] @ total) / np.linalg.norm(total))
+    mine = np.repeat(total[None, :], len(accounts), axis=0)
+    inside = np.isin(accounts, seen)
+    mine[inside] -= residual[accounts[inside]]
+    value = (residual[accounts] * mine).sum(axis=1) / np.maximum(np.linalg.norm(mine, axis=1), 1e-9)
+    p = (1 + len(null) - np.searchsorted(null, value)) / (len(null) + 1)
+    bits = np.log2(0.5 / np.sqrt(p))
+    bits[~there[accounts]] = 0
+    return bits

@@ -1,0 +1,94 @@
+"""Stage 7: which accounts. Evidence in bits for every account that shares something with a group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stillwatch.detect import members as mb
+from stillwatch.detect.keys import KeyIndex
+from stillwatch.scan.judge import Context, Finding, Judged
+from stillwatch.views.base import F64, I64
+
+CORE_LEAST_BITS = 0.0
+"""A core member against whom the evidence speaks (fewer bits than none) leaves the group."""
+RECRUIT_LIFT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Accounts of one group. Parallel arrays, accounts sorted."""
+
+    accounts: I64
+    core: npt.NDArray[np.bool_]
+    e_bits: F64
+    bits: dict[str, F64]
+    """Bits per view: FORM, LINK, TIME."""
+
+
+def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
+    """Members of each of `findings`: the core that discovery found, and recruits named by e-BH over all pairs."""
+    context = judged.context
+    n = context.reduced.accounts
+    fold = (np.arange(n) * 2654435761 >> 7).astype(np.int32) % mb.FOLDS
+    fold = _fold(context, fold)
+    honest = [f.members for f in judged.references]
+    honest += [f.members for f in judged.findings if f.verdict == "cleared"]
+    views = {"FORM": context.form, "LINK": context.identity}
+    niches = {view: [mb.profile(index, m) for m in honest] for view, index in views.items()}
+    base = {view: mb.background(index) for view, index in views.items()}
+    scored: list[tuple[I64, dict[str, F64], F64]] = []
+    for finding in findings:
+        accounts = _touched(context, finding.members)
+        bits = {
+            view: mb.cross_fitted(index, accounts, finding.members, base[view], niches[view], fold)
+            for view, index in views.items()
+        }
+        bits["TIME"] = mb.correlation_bits(context.residuals, accounts, finding.members)
+        scored.append((accounts, bits, mb.combine_views(bits)))
+    named = _named([total for _, _, total in scored], n * max(1, len(findings)))
+    taken = np.zeros(n, bool)
+    for finding in findings:
+        taken[finding.members] = True
+    blocked = taken | context.units.gateway | (context.units.honest_group >= 0) | context.units.contract
+    out = []
+    for finding, (accounts, bits, total), recruit in zip(findings, scored, named, strict=True):
+        core = np.isin(accounts, finding.members) & (total >= CORE_LEAST_BITS)
+        keep = core | (recruit & ~blocked[accounts])
+        out.append(
+            Assignment(accounts[keep], core[keep], total[keep], {view: b[keep] for view, b in bits.items()})
+        )
+    return out
+
+
+def _fold(context: Context, plain: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """A fixed fold per account. Accounts are numbered by id, so neighbours fall into different folds."""
+    return (plain + context.seed) % mb.FOLDS
+
+
+def _named(totals: list[F64], pairs: int) -> list[npt.NDArray[np.bool_]]:
+    """e-BH over all (account, group) pairs; pairs that share nothing have less than 0 bits and count in `pairs`."""
+    everything = np.concatenate(totals) if totals else np.zeros(0)
+    padded = np.concatenate([everything, np.full(max(0, pairs - len(everything)), -np.inf)])
+    named = mb.e_benjamini_hochberg(padded)[: len(everything)]
+    bounds = np.cumsum([len(t) for t in totals])[:-1]
+    return list(np.split(named, bounds)) if totals else []
+
+
+def _touched(context: Context, members: I64) -> I64:
+    """The members and everybody who holds a key that is typical of them."""
+    touched = np.zeros(context.reduced.accounts, bool)
+    touched[members] = True
+    for index in (context.form, context.identity):
+        for key in typical_keys(index, members).tolist():
+            touched[index.held_by(key)] = True
+    return np.flatnonzero(touched)
+
+
+def typical_keys(index: KeyIndex, members: I64) -> I64:
+    """Keys of at least two members that are far more frequent among them than elsewhere."""
+    counts = index.group_counts(members)
+    lift = counts * index.accounts >= RECRUIT_LIFT * index.df() * len(members)
+    return np.flatnonzero((counts >= 2) & lift & (index.weight > 0))

@@ -1,0 +1,407 @@
+"""The map and reduce of a scan: canonical batches in, per-account tables out. No later stage sees a batch.
+
+Everything that depends on the order of rows is sorted away here: accounts are numbered in the order of their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stillwatch.engine.aggregate import Aggregate
+from stillwatch.engine.spool import Spool
+from stillwatch.sketch import PartSketch, from_binary, sketch_text
+from stillwatch.views import form, link
+from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
+from stillwatch.views.families import Families, find_families
+from stillwatch.views.time import HOUR_US, Activity
+
+COLUMNS = (
+    "exchange_id", "ts", "account_id", "entity_id", "end_user_id", "end_user_trust", "gateway_id", "model",
+    "system", "prompt", "system_sketch", "prompt_sketch", "content_state", "turn_hashes", "n_messages",
+    "system_hash", "tools_hash", "format_hash", "status", "blocked_by", "ip", "ja4", "header_hash",
+)  # fmt: skip
+"""What a scan reads of `exchanges`."""
+
+OWN_REFUSAL = "stillwatch:"
+SEPARATOR = "\x1f"
+"""Between account and verified end user in the id of a principal; no id contains this control character."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One element per counted exchange, in the order in which they were read."""
+
+    account: I32
+    ts: I64
+    item: U64
+    """Hash of the normalised prompt; 0 where there is none."""
+    level: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Conversation states: running hashes that an account holds after, and before, its newest turn."""
+
+    held_hash: U64
+    held_by: I64
+    held_us: I64
+    went_on_hash: U64
+    went_on_by: I64
+    went_on_us: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A log after the reduction. Account codes are places in `principals`, which is sorted."""
+
+    principals: list[str]
+    """Account id, or account id + SEPARATOR + verified end user behind a gateway."""
+    volume: I64
+    first_us: I64
+    last_us: I64
+    rows: Rows
+    link: KeyTable
+    form: KeyTable
+    prompt_families: Families
+    prompt_offsets: I64
+    prompt_postings: npt.NDArray[np.uint64]
+    activity: Activity
+    first_hour: int
+    turns: Turns
+    refused_by: I64
+    refused_us: I64
+    declared: I64
+    """Entity that the log declares, per account: code of the last seen in id order, -1 for none."""
+    gateway: npt.NDArray[np.bool_]
+    """Accounts whose calls came through a registered gateway."""
+    filled: dict[str, int]
+    """Rows with a value, per column."""
+    own_refusals: int
+
+    @property
+    def accounts(self) -> int:
+        return len(self.principals)
+
+
+class Collector:
+    """Feeds on canonical batches; `finish` gives the reduced log. `folder` takes the spooled postings."""
+
+    def __init__(self, folder: Path) -> None:
+        self._codes: dict[str, int] = {}
+        self._signals: tuple[BatchSignal, ...] = (*link.BATCH_SIGNALS, *form.BATCH_SIGNALS)
+        self._tables = {signal.name: Aggregate() for signal in self._signals}
+        self._hours = Aggregate()
+        self._prompts = Spool(folder / "prompt.u64")
+        self._systems = Spool(folder / "system.u64")
+        self._system_seen: set[tuple[int, int]] = set()
+        self._system_account: list[int] = []
+        self._system_us: list[int] = []
+        self._system_level: list[int] = []
+        self._parts: dict[str, list[npt.NDArray[Any]]] = {}
+        self._declared: dict[int, str] = {}
+        self._gateway: set[int] = set()
+        self.filled: dict[str, int] = {}
+        self.rows = 0
+        self.own_refusals = 0
+
+    def close(self) -> None:
+        """Delete the spooled postings."""
+        self._prompts.close()
+        self._systems.close()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take in one canonical batch."""
+        self.rows += batch.num_rows
+        for name in batch.schema.names:
+            present = batch.num_rows - batch.column(name).null_count
+            self.filled[name] = self.filled.get(name, 0) + present
+        batch = self._account_columns(batch)
+        account = self._encode(batch)
+        ts = batch.column("ts").cast(pa.int64()).to_numpy(zero_copy_only=False)
+        self._keep_turns(batch, account, ts)
+        self._keep_refusals(batch, account, ts)
+        blocked = column(batch, "blocked_by")
+        if not pa.types.is_null(blocked.type):
+            own = pc.fill_null(pc.starts_with(blocked, OWN_REFUSAL), False)
+            if pc.any(own).as_py():
+                keep = pc.invert(own)
+                self.own_refusals += batch.num_rows - pc.sum(keep).as_py()
+                mask = keep.to_numpy(zero_copy_only=False)
+                batch, account, ts = batch.filter(keep), account[mask], ts[mask]
+        prompt = part_sketch(batch, "prompt")
+        self._put("account", account)
+        self._put("ts", ts)
+        self._put("item", prompt.exact)
+        self._put("level", prompt.level)
+        self._prompts.append(prompt.post_offsets, prompt.post)
+        self._keep_systems(batch, account, ts)
+        for signal in self._signals:
+            self._tables[signal.name].add(account, signal.keys(batch), ts)
+        self._hours.add(account, (ts // HOUR_US).astype(np.uint64), ts)
+
+    def _put(self, name: str, values: npt.NDArray[Any]) -> None:
+        self._parts.setdefault(name, []).append(values)
+
+    def _joined(self, name: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        parts = self._parts.pop(name, [])
+        return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+    def _account_columns(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Give gateway calls with verified end users a principal of their own."""
+        gateway, trust = column(batch, "gateway_id"), column(batch, "end_user_trust")
+        user = column(batch, "end_user_id")
+        if pa.types.is_null(gateway.type) or pa.types.is_null(trust.type) or pa.types.is_null(user.type):
+            return batch
+        split = pc.and_(pc.is_valid(gateway), pc.and_(pc.equal(trust, "verified"), pc.is_valid(user)))
+        joined = pc.binary_join_element_wise(batch.column("account_id"), user, SEPARATOR)
+        ids = pc.if_else(pc.fill_null(split, False), joined, batch.column("account_id"))
+        return batch.set_column(batch.schema.get_field_index("account_id"), "account_id", ids)
+
+    def _encode(self, batch: pa.RecordBatch) -> I32:
+        encoded = batch.column("account_id").dictionary_encode()
+        codes = self._codes
+        table = np.fromiter(
+            (codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()),
+            np.int32,
+            len(encoded.dictionary),
+        )
+        account: I32 = table[encoded.indices.to_numpy(zero_copy_only=False)]
+        for name, keep in (("entity_id", self._declared), ("gateway_id", None)):
+            values = column(batch, name)
+            if pa.types.is_null(values.type) or values.null_count == len(values):
+                continue
+            pairs = pa.table({"a": account, "v": values}).filter(pc.is_valid(values)).group_by(["a", "v"])
+            for row in pairs.aggregate([]).to_pylist():
+                if keep is None:
+                    self._gateway.add(row["a"])
+                else:
+                    # Several declarations of one account: the smallest, whatever the order of rows.
+                    keep[row["a"]] = min(row["v"], keep.get(row["a"], row["v"]))
+        return account
+
+    def _keep_turns(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
+        turns = column(batch, "turn_hashes")
+        if pa.types.is_null(turns.type):
+            return
+        if isinstance(turns, pa.ChunkedArray):
+            turns = turns.combine_chunks()
+        offsets = turns.offsets.to_numpy().astype(np.int64)
+        values = turns.values.to_numpy(zero_copy_only=False)
+        length = np.where(turns.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
+        ends = offsets[1:]
+        for name, least, back in (("held", 2, 1), ("went_on", 3, 2)):
+            rows = np.flatnonzero(length >= least)
+            self._put(f"{name}_hash", values[ends[rows] - back])
+            self._put(f"{name}_by", account[rows])
+            self._put(f"{name}_us", ts[rows])
+
+    def _keep_refusals(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
+        status, blocked = column(batch, "status"), column(batch, "blocked_by")
+        refused = np.zeros(batch.num_rows, bool)
+        if not pa.types.is_null(status.type):
+            refused |= pc.fill_null(pc.equal(status, 429), False).to_numpy(zero_copy_only=False)
+        if not pa.types.is_null(blocked.type):
+            refused |= blocked.is_valid().to_numpy(zero_copy_only=False)
+        self._put("refused_by", account[refused])
+        self._put("refused_us", ts[refused])
+
+    def _keep_systems(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
+        """System prompts repeat: each is sketched once a batch and kept once for each account."""
+        name = "system_sketch" if "system_sketch" in batch.schema.names else "system"
+        values = column(batch, name)
+        if pa.types.is_null(values.type) or values.null_count == len(values):
+            return
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        encoded = values.dictionary_encode()
+        part = _sketch_values(encoded.dictionary)
+        index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        there = index >= 0
+        order = np.lexsort((ts[there], index[there], account[there]))
+        pairs = np.stack([account[there], index[there]], axis=1)[order]
+        first = np.append(True, np.any(pairs[1:] != pairs[:-1], axis=1))
+        fresh: list[int] = []
+        for (who, which), us in zip(pairs[first].tolist(), ts[there][order][first].tolist(), strict=True):
+            exact = int(part.exact[which])
+            if exact and (who, exact) not in self._system_seen:
+                self._system_seen.add((who, exact))
+                self._system_account.append(who)
+                self._system_us.append(us)
+                self._system_level.append(int(part.level[which]))
+                fresh.append(which)
+        if fresh:
+            offsets, post = gather(part, np.array(fresh, np.int64))
+            self._systems.append(offsets, post)
+
+    def finish(self, accounts: pa.Table | None) -> Reduced:
+        """Sort, merge and index. `accounts` is the checked side table, or None."""
+        principals = sorted(self._codes)
+        rank = np.empty(len(principals), np.int32)
+        rank[[self._codes[name] for name in principals]] = np.arange(len(principals), dtype=np.int32)
+        n = len(principals)
+        account: I32 = rank[self._joined("account", np.int32)]
+        ts: I64 = self._joined("ts", np.int64)
+        rows = Rows(account, ts, self._joined("item", np.uint64), self._joined("level", np.uint8))
+        offsets, postings = self._prompts.read()
+        families = find_families(account, offsets, postings, rows.level, n)
+        volume = np.bincount(account, minlength=n).astype(np.int64)
+        first = np.full(n, np.iinfo(np.int64).max)
+        last = np.zeros(n, np.int64)
+        np.minimum.at(first, account, ts)
+        np.maximum.at(last, account, ts)
+        first[volume == 0] = 0
+        link_parts = [self._table(s.name, link.KINDS, rank) for s in link.BATCH_SIGNALS]
+        link_parts += _account_keys(accounts, principals)
+        form_parts = [self._table(s.name, form.KINDS, rank) for s in form.BATCH_SIGNALS]
+        form_parts.append(_family_rows(families, account, ts, "prompt_family"))
+        form_parts.append(self._system_families(rank, n))
+        activity, first_hour = self._activity(rank, n)
+        declared = np.full(n, -1, np.int64)
+        names = sorted(set(self._declared.values()))
+        number = {name: i for i, name in enumerate(names)}
+        for code, name in self._declared.items():
+            declared[rank[code]] = number[name]
+        gateway = np.zeros(n, bool)
+        gateway[rank[sorted(self._gateway)]] = True
+        turns = Turns(
+            self._joined("held_hash", np.uint64),
+            rank[self._joined("held_by", np.int32)].astype(np.int64),
+            self._joined("held_us", np.int64),
+            self._joined("went_on_hash", np.uint64),
+            rank[self._joined("went_on_by", np.int32)].astype(np.int64),
+            self._joined("went_on_us", np.int64),
+        )
+        return Reduced(
+            principals,
+            volume,
+            first,
+            last,
+            rows,
+            _key_table(link_parts, link.KINDS, n),
+            _key_table(form_parts, form.KINDS, n),
+            families,
+            offsets,
+            postings,
+            activity,
+            first_hour,
+            turns,
+            rank[self._joined("refused_by", np.int32)].astype(np.int64),
+            self._joined("refused_us", np.int64),
+            declared,
+            gateway,
+            dict(sorted(self.filled.items())),
+            self.own_refusals,
+        )
+
+    def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:
+        group, key, count, first, last = self._tables.pop(name).rows()
+        return _Part(kinds.index(name), rank[group], key, count, first, last)
+
+    def _system_families(self, rank: I32, n: int) -> _Part:
+        offsets, postings = self._systems.read()
+        account = rank[np.array(self._system_account, np.int32)]
+        level = np.array(self._system_level, np.uint8)
+        found = find_families(account, offsets, postings, level, n)
+        return _family_rows(found, account, np.array(self._system_us, np.int64), "system_family")
+
+    def _activity(self, rank: I32, n: int) -> tuple[Activity, int]:
+        group, hour, count, _, _ = self._hours.rows()
+        owner, at = rank[group], hour.astype(np.int64)
+        first_hour = int(at.min()) if len(at) else 0
+        order = np.lexsort((at, owner))
+        offsets = np.searchsorted(owner[order], np.arange(n + 1)).astype(np.int64)
+        hours = int(at.max() - first_hour + 1) if len(at) else 1
+        return Activity(offsets, (at - first_hour)[order].astype(np.int32), count[order], hours), first_hour
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    kind: int
+    account: I32
+    key: U64
+    count: I32
+    first: I64
+    last: I64
+
+
+def part_sketch(batch: pa.RecordBatch, part: str) -> PartSketch:
+    """The sketch of `prompt` or `system`: supplied by the log, or made from its text."""
+    name = f"{part}_sketch"
+    if name in batch.schema.names and batch.column(name).null_count < batch.num_rows:
+        return from_binary(batch.column(name))
+    values = column(batch, part)
+    return sketch_text(values.cast(pa.string()))
+
+
+def _sketch_values(values: pa.Array) -> PartSketch:
+    return from_binary(values) if pa.types.is_binary(values.type) else sketch_text(values)
+
+
+def gather(part: PartSketch, rows: I64) -> tuple[I64, U64]:
+    """Postings of the chosen rows: (offsets, values)."""
+    length = np.diff(part.post_offsets)[rows]
+    offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    source = np.repeat(part.post_offsets[rows] - offsets[:-1], length) + np.arange(offsets[-1])
+    return offsets, part.post[source]
+
+
+def _family_rows(families: Families, account: I32, ts: I64, kind: str) -> _Part:
+    table = Aggregate()
+    keys = mix(families.fingerprint, kind)
+    table.add(account[families.row], keys[families.family], ts[families.row])
+    group, key, count, first, last = table.rows()
+    return _Part(form.KINDS.index(kind), group, key, count, first, last)
+
+
+def _account_keys(accounts: pa.Table | None, principals: list[str]) -> list[_Part]:
+    """Keys of the accounts table; a principal behind a gateway has none of its gateway's."""
+    if accounts is None or accounts.num_rows == 0:
+        return []
+    number = {name: i for i, name in enumerate(principals)}
+    place = np.array([number.get(name, -1) for name in accounts.column("account_id").to_pylist()], np.int32)
+    parts = []
+    for signal in link.ACCOUNT_SIGNALS:
+        keys = signal.keys(accounts)
+        there = (place >= 0) & (keys != 0)
+        kind = link.KINDS.index("address_block" if signal.name == "signup_block" else signal.name)
+        zero = np.zeros(int(there.sum()), np.int64)
+        parts.append(_Part(kind, place[there], keys[there], np.ones(len(zero), np.int32), zero, zero))
+    return parts
+
+
+def _key_table(parts: list[_Part], kinds: tuple[str, ...], accounts: int) -> KeyTable:
+    """One table, sorted by (account, key); rows of one (account, key) from several signals are added up."""
+    account = np.concatenate([p.account for p in parts])
+    key = np.concatenate([p.key for p in parts])
+    kind = np.concatenate([np.full(len(p.key), p.kind, np.uint8) for p in parts])
+    count = np.concatenate([p.count for p in parts]).astype(np.int64)
+    first = np.concatenate([p.first for p in parts])
+    last = np.concatenate([p.last for p in parts])
+    names, place, code = np.unique(key, return_index=True, return_inverse=True)
+    order = np.lexsort((code, account))
+    account, code = account[order], code[order]
+    start = np.flatnonzero(np.append(True, (account[1:] != account[:-1]) | (code[1:] != code[:-1])))
+    if len(order) == 0:
+        start = np.zeros(0, np.int64)
+    never = np.iinfo(np.int64).max
+    early = np.where(first == 0, never, first)[order]
+    seen = np.minimum.reduceat(early, start) if len(start) else early
+    return KeyTable(
+        account[start].astype(np.int32),
+        code[start].astype(np.int32),
+        (np.add.reduceat(count[order], start) if len(start) else count).astype(np.int32),
+        np.where(seen == never, 0, seen),
+        np.maximum.reduceat(last[order], start) if len(start) else last,
+        names,
+        kind[place],
+        kinds,
+        accounts,
+    )

@@ -1,0 +1,388 @@
+"""Stage 8: judged groups and their members -> the records and tables of a results folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stillwatch.campaign.record import (
+    ATLAS,
+    DIRECT_WORDS,
+    SharedKey,
+    action,
+    evidence_of_keys,
+    group_id,
+    iso,
+    ranked,
+    timeline,
+)
+from stillwatch.detect.discover import core_keys
+from stillwatch.detect.population import LEVELS
+from stillwatch.detect.score import LEVEL
+from stillwatch.scan.assign import Assignment, typical_keys
+from stillwatch.scan.collect import SEPARATOR
+from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.schema.results import (
+    ACCOUNT_ROWS,
+    FAMILY_ROWS,
+    PROFILE_ROWS,
+    STREAM_ROWS,
+    Claim,
+    Evidence,
+    Group,
+    TimelineEvent,
+)
+from stillwatch.schema.tables import TIMESTAMP
+from stillwatch.views.base import I64, KeyTable
+
+DAY_US = 86_400_000_000
+SHOWN_KEYS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Groups, ranked, and the four tables."""
+
+    groups: list[Group]
+    accounts: pa.Table
+    streams: pa.Table
+    families: pa.Table
+    profiles: pa.Table
+
+
+def tabulate(
+    judged: Judged, findings: list[Finding], assigned: list[Assignment], releases: list[TimelineEvent]
+) -> Tables:
+    """Everything that a results folder says about `findings`."""
+    groups: list[Group] = []
+    accounts: list[pa.Table] = []
+    streams: list[pa.Table] = []
+    profiles: list[pa.Table] = []
+    held: set[int] = set()
+    used: set[str] = set()
+    for finding, assignment in zip(findings, assigned, strict=True):
+        if len(assignment.accounts) == 0:
+            continue
+        name = _name(judged.context, finding, used)
+        groups.append(_group(judged, finding, assignment, name, releases))
+        accounts.append(_accounts(judged.context, finding, assignment, name))
+        streams.append(_streams(judged.context, finding, assignment, name))
+        profiles.append(_profiles(judged.context, assignment, name))
+        held.update(finding.families.tolist())
+    return Tables(
+        ranked(groups),
+        pa.concat_tables([ACCOUNT_ROWS.empty_table(), *accounts]),
+        pa.concat_tables([STREAM_ROWS.empty_table(), *streams]),
+        _families(judged.context, sorted(held)),
+        pa.concat_tables([PROFILE_ROWS.empty_table(), *profiles]),
+    )
+
+
+def _name(context: Context, finding: Finding, used: set[str]) -> str:
+    """From the three oldest core keys; groups that would share a name take further keys into it."""
+    table = context.reduced.form
+    core = core_keys(context.form, finding.members, context.form.weight)
+    index = context.form
+    if len(core) == 0:
+        table, index = context.reduced.link, context.link
+        core = core_keys(context.link, finding.members, context.link.weight)
+    if len(core) == 0:
+        core = typical_keys(index, finding.members)[:3]
+    first = np.full(index.n_keys, np.iinfo(np.int64).max)
+    np.minimum.at(first, table.key, np.where(table.first > 0, table.first, np.iinfo(np.int64).max))
+    order = core[np.lexsort((table.key_hash[core], first[core]))]
+    for count in range(3, len(order) + 4):
+        name = group_id(table.key_hash[order[:count]].tolist())
+        if name not in used:
+            break
+    else:
+        name = group_id([len(used), *table.key_hash[order].tolist()])
+    used.add(name)
+    return name
+
+
+def _shared(context: Context, view: str, members: I64) -> list[SharedKey]:
+    index = context.form if view == "FORM" else context.identity
+    table: KeyTable = context.reduced.form if view == "FORM" else context.reduced.link
+    counts, df = index.group_counts(members), index.df()
+    keys = typical_keys(index, members)
+    bits = counts[keys] / len(members) * index.weight[keys] / np.log(2)
+    keys = keys[np.lexsort((table.key_hash[keys], -bits))][:SHOWN_KEYS]
+    return [
+        SharedKey(
+            view,
+            table.kinds[int(table.key_kind[k])],
+            int(table.key_hash[k]),
+            int(counts[k]),
+            len(members),
+            int(df[k] - counts[k]),
+            index.accounts - len(members),
+            float(counts[k] / len(members) * index.weight[k] / np.log(2)),
+        )
+        for k in keys.tolist()
+    ]
+
+
+def _claims(judged: Judged, finding: Finding) -> list[Claim]:
+    best = min(finding.tested, key=lambda t: t.p)
+    level = "; ".join(sorted({LEVELS[t.level] for t in finding.tested}))
+    confirmed = [t.view for t in finding.tested if t.p <= CONFIRM_LEVEL / 2]
+    fired = finding.fired(judged.direct_level)
+    strongest = min(finding.direct, key=lambda d: d.p) if finding.direct else None
+    conformal = judged.conformal
+    return [
+        Claim(
+            name="coordinated",
+            holds=finding.q <= CONFIRM_LEVEL,
+            text=f"Found by {finding.view_found}; tested on {', '.join(t.view for t in finding.tested)} "
+            f"against random groups matched on {level}.",
+            statistic=best.statistic,
+            p=finding.p,
+            q=finding.q,
+            p_min=1e-15,
+            view_found=finding.view_found,
+            views_confirmed=confirmed,
+            method=best.method,
+        ),
+        Claim(
+            name="one_director",
+            holds=bool(fired),
+            text=(
+                f"Direct tests that fired: {', '.join(d.name for d in fired)}."
+                if fired
+                else "No direct test of one director fired."
+            )
+            + f" Openness {finding.openness.share:.2f} ({finding.openness.kind}).",
+            statistic=finding.openness.evasion,
+            p=strongest.p if strongest else None,
+            p_min=0.0,
+            method="Poisson",
+        ),
+        Claim(
+            name="harvest_like",
+            holds="direct" in finding.roads or "references" in finding.roads,
+            text=f"Roads that named it: {', '.join(finding.roads) or 'none'}. {finding.items} requests of its own "
+            f"templates; effective item space 10^{finding.space:.1f}.",
+            statistic=finding.score,
+            p=finding.conformal_p,
+            q=finding.conformal_q,
+            p_min=conformal.p_min,
+            references=conformal.references,
+            method=f"conformal, Benjamini-Hochberg at {LEVEL:.2f}",
+        ),
+    ]
+
+
+def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evidence], list[Evidence]]:
+    found = [evidence_of_keys(view, _shared(judged.context, view, members)) for view in ("FORM", "LINK")]
+    evidence = [part for part in found if part is not None]
+    against: list[Evidence] = []
+    for test in finding.tested:
+        bits = float(-np.log2(max(test.p, 1e-300)))
+        if test.view == "TIME" and test.method != "none" and test.p <= CONFIRM_LEVEL:
+            text = (
+                f"Hours of activity move together: mean correlation {test.statistic:.3f}, random groups "
+                f"{test.expected:.3f}."
+            )
+            evidence.append(Evidence(kind="TIME", signal="co_activity", bits=bits, text=text))
+        elif test.p > CONFIRM_LEVEL:
+            seen = (
+                "could not see the group"
+                if test.method == "none"
+                else f"does not confirm it (p = {test.p:.2f})"
+            )
+            against.append(Evidence(kind="COUNTER", signal=test.view, bits=-0.0, text=f"{test.view} {seen}."))
+    for direct in finding.direct:
+        text = DIRECT_WORDS[direct.name].format(observed=direct.observed, expected=direct.expected)
+        if direct.p <= judged.direct_level:
+            bits = float(-np.log2(max(direct.p, 1e-300)))
+            evidence.append(Evidence(kind="DIRECT", signal=direct.name, bits=bits, text=text))
+    if finding.openness.share >= 0.25:
+        kind = finding.openness.kind.replace("_", " ")
+        text = f"{finding.openness.share:.0%} of the members stand behind one {kind}."
+        against.append(
+            Evidence(
+                kind="COUNTER",
+                signal="openness",
+                bits=float(np.log2(1 - min(0.99, finding.openness.share))),
+                text=text,
+            )
+        )
+    if finding.entity_share >= 0.5:
+        text = f"{finding.entity_share:.0%} of the members declare one unverified owner: the accounts' own claim."
+        against.append(Evidence(kind="COUNTER", signal="declared_owner", bits=0.0, text=text))
+    if finding.benchmark is not None and finding.benchmark.share >= 0.2:
+        text = f"{finding.benchmark.share:.0%} of its requests are items that unrelated accounts run too."
+        against.append(
+            Evidence(
+                kind="COUNTER",
+                signal="public_items",
+                bits=float(np.log2(1 - min(0.99, finding.benchmark.share))),
+                text=text,
+            )
+        )
+    return evidence, against
+
+
+def _group(
+    judged: Judged, finding: Finding, assignment: Assignment, name: str, releases: list[TimelineEvent]
+) -> Group:
+    context = judged.context
+    reduced, units = context.reduced, context.units
+    members = assignment.accounts
+    evidence, against = _evidence(judged, finding, finding.members)
+    first, last = int(reduced.first_us[members].min()), int(reduced.last_us[members].max())
+    start = int(reduced.first_us[reduced.first_us > 0].min()) // DAY_US
+    days = int(reduced.last_us.max()) // DAY_US - start + 1
+    inside = np.zeros(reduced.accounts, bool)
+    inside[members] = True
+    rows = inside[reduced.rows.account]
+    activity = np.bincount(reduced.rows.ts[rows] // DAY_US - start, minlength=days)
+    owners = np.concatenate([units.verified[members], units.declared[members]])
+    bans = units.banned_us[members]
+    return Group(
+        id=name,
+        verdict=finding.verdict,  # type: ignore[arg-type]
+        why=finding.why,
+        accounts=len(members),
+        exchanges=int(reduced.volume[members].sum()),
+        harvest_exchanges=int(_harvest(context, finding, members).sum()),
+        first_ts=iso(first),
+        last_ts=iso(last),
+        claims=_claims(judged, finding),
+        evidence=evidence,
+        counter_evidence=against,
+        capabilities=[],
+        families=[f"{int(reduced.prompt_families.fingerprint[f]):016x}" for f in finding.families.tolist()],
+        timeline=timeline(first, last, bans[bans > 0].tolist(), releases),
+        activity=activity.tolist(),
+        entities=len(np.unique(owners[owners >= 0])),
+        recommended_action=action(finding.verdict),  # type: ignore[arg-type]
+        atlas=ATLAS[finding.verdict],
+    )
+
+
+def _harvest(context: Context, finding: Finding, members: I64) -> I64:
+    """Exchanges of each member in the group's own prompt families, shape (members,)."""
+    families = context.reduced.prompt_families
+    chosen = np.isin(families.family, finding.families)
+    rows = np.unique(families.row[chosen])
+    counts = np.bincount(context.reduced.rows.account[rows], minlength=context.reduced.accounts)
+    return counts[members].astype(np.int64)
+
+
+def _accounts(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
+    reduced, members = context.reduced, assignment.accounts
+    n = len(members)
+    ids = [reduced.principals[m].partition(SEPARATOR)[0] for m in members.tolist()]
+    blank = pa.nulls(n, pa.float64())
+    table = pa.table(
+        [
+            pa.array(ids),
+            pa.array([name] * n),
+            pa.array([finding.verdict] * n),
+            pa.array(np.where(assignment.core, "core", "recruit").tolist()),
+            pa.array(assignment.e_bits),
+            pa.array(assignment.bits["FORM"]),
+            pa.array(assignment.bits["LINK"]),
+            pa.array(assignment.bits["TIME"]),
+            blank,
+            blank,
+            pa.array(reduced.volume[members]),
+            pa.array(_harvest(context, finding, members)),
+            pa.array(reduced.first_us[members]).cast(TIMESTAMP),
+            pa.array(reduced.last_us[members]).cast(TIMESTAMP),
+        ],
+        names=ACCOUNT_ROWS.names,
+    ).cast(ACCOUNT_ROWS)
+    return table
+
+
+def _streams(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
+    families = context.reduced.prompt_families
+    inside = np.zeros(context.reduced.accounts, bool)
+    inside[assignment.accounts] = True
+    owner = context.reduced.rows.account[families.row]
+    chosen = np.isin(families.family, finding.families) & inside[owner]
+    pairs, counts = np.unique(
+        np.column_stack([owner[chosen], families.family[chosen]]), axis=0, return_counts=True
+    )
+    ids = [context.reduced.principals[a].partition(SEPARATOR)[0] for a in pairs[:, 0].tolist()]
+    names = [f"{int(families.fingerprint[f]):016x}" for f in pairs[:, 1].tolist()]
+    return pa.table(
+        [
+            pa.array(ids, pa.string()),
+            pa.array(names, pa.string()),
+            pa.array([name] * len(ids), pa.string()),
+            pa.array(counts),
+        ],
+        names=STREAM_ROWS.names,
+    ).cast(STREAM_ROWS)
+
+
+def _families(context: Context, held: list[int]) -> pa.Table:
+    families = context.reduced.prompt_families
+    exchanges = np.bincount(families.family, minlength=len(families))
+    key = context.family_key[held] if held else np.zeros(0, np.int64)
+    df = context.form.df()
+    names = [f"{int(families.fingerprint[f]):016x}" for f in held]
+    return pa.table(
+        [
+            pa.array(names, pa.string()),
+            pa.array(names, pa.string()),
+            pa.array(["prompt"] * len(held), pa.string()),
+            pa.nulls(len(held), pa.string()),
+            pa.array([int(df[k]) for k in key], pa.int64()),
+            pa.array([int(exchanges[f]) for f in held], pa.int64()),
+            pa.array([[] for _ in held], pa.list_(pa.string())),
+            pa.array([bool(context.public[k]) for k in key], pa.bool_()),
+        ],
+        names=FAMILY_ROWS.names,
+    ).cast(FAMILY_ROWS)
+
+
+def _profiles(context: Context, assignment: Assignment, name: str) -> pa.Table:
+    parts = []
+    members = assignment.accounts
+    for view, index, table in (
+        ("FORM", context.form, context.reduced.form),
+        ("LINK", context.identity, context.reduced.link),
+    ):
+        keys = typical_keys(index, members)
+        counts, df = index.group_counts(members)[keys], index.df()[keys]
+        first = np.full(index.n_keys, np.iinfo(np.int64).max)
+        np.minimum.at(first, table.key, np.where(table.first > 0, table.first, np.iinfo(np.int64).max))
+        never = first[keys] == np.iinfo(np.int64).max
+        n = len(keys)
+        parts.append(
+            pa.table(
+                [
+                    pa.array([name] * n, pa.string()),
+                    pa.array([view] * n, pa.string()),
+                    pa.array([f"{int(k):016x}" for k in table.key_hash[keys]], pa.string()),
+                    pa.array([table.kinds[int(k)] for k in table.key_kind[keys]], pa.string()),
+                    pa.array(counts),
+                    pa.array([len(members)] * n, pa.int64()),
+                    pa.array(df - counts),
+                    pa.array([index.accounts - len(members)] * n, pa.int64()),
+                    pa.array(np.where(never, 0, first[keys]), pa.int64(), mask=never).cast(TIMESTAMP),
+                ],
+                names=PROFILE_ROWS.names,
+            ).cast(PROFILE_ROWS)
+        )
+    return pa.concat_tables(parts)
+
+
+def release_events(table: pa.Table | None) -> list[TimelineEvent]:
+    """The releases table as events."""
+    if table is None or table.num_rows == 0:
+        return []
+    us = pc.cast(table.column("ts"), pa.int64()).to_pylist()
+    names = table.column("model").to_pylist()
+    return [
+        TimelineEvent(ts=iso(t), kind="release", text=f"Release of {name}.")
+        for t, name in sorted(zip(us, names, strict=True))
+    ]

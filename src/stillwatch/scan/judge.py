@@ -1,0 +1,578 @@
+"""Stages 2 to 6 in their order: from the reduced log to groups with claims. The only place that knows the order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from stillwatch.detect import confirm as cf
+from stillwatch.detect import direct as dt
+from stillwatch.detect import explain as ex
+from stillwatch.detect import score as sc
+from stillwatch.detect.discover import FAIR_SHARE, LEAST_GROUP, Candidate, core_keys, discover
+from stillwatch.detect.keys import KeyIndex, build_index, without
+from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
+from stillwatch.scan.collect import Reduced
+from stillwatch.scan.units import Units
+from stillwatch.views.base import I64, KeyTable, mix
+from stillwatch.views.families import slot_contents
+from stillwatch.views.time import UNKNOWN, TimeView, build_time_view
+
+CONFIRM_LEVEL = 0.05
+DIRECT_LEVEL = 0.01
+"""Family-wise level of the direct tests, over groups and tests."""
+DIRECT_REACH = 0.1
+HIDDEN_SHARE = 0.5
+"""Openness from which a group is openly one customer."""
+ENTITY_SHARE = 0.5
+PUBLIC_HOLDERS = 50
+PUBLIC_P = 0.01
+SAME_OPERATION = 0.5
+LARGEST_FAMILIES = 12
+REPEATED = 2
+ROUNDS = 3
+LINKING_KEYS = 3
+TEMPLATE_KEYS = 4
+"""Postings from which a prompt family links accounts, and from which its holders are a candidate."""
+
+Bool = npt.NDArray[np.bool_]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that the stages share, computed once."""
+
+    reduced: Reduced
+    units: Units
+    seed: int
+    form: KeyIndex
+    """FORM with public keys worth nothing."""
+    link: KeyIndex
+    """LINK for discovery: all kinds."""
+    identity: KeyIndex
+    """LINK for confirmation: what whoever runs the accounts arranges; a software stack is worth nothing."""
+    public: Bool
+    time: TimeView
+    residuals: npt.NDArray[np.float32]
+    strata: Strata
+    handovers: dt.Handovers
+    unlinked: Bool
+    family_key: I64
+    """Key number in FORM of each prompt family."""
+    size: I64
+    """Postings behind each FORM key."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """One group on its way through the stages."""
+
+    members: I64
+    view_found: str
+    origin: str
+    tested: list[cf.Tested]
+    p: float
+    q: float = 1.0
+    merged: int = 1
+    reference: int = -1
+    """Code of the known-honest group that this is, or -1."""
+    direct: list[dt.Direct] = field(default_factory=list)
+    openness: ex.Openness = field(default_factory=lambda: ex.Openness(0.0, "payment"))
+    items: int = 0
+    space: float = 0.0
+    score: float = 0.0
+    conformal_p: float = 1.0
+    conformal_q: float = 1.0
+    benchmark: ex.Benchmark | None = None
+    classroom: ex.Classroom | None = None
+    families: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    verdict: str = "lead"
+    why: str | None = None
+    roads: tuple[str, ...] = ()
+    entity_share: float = 0.0
+
+    def fired(self, level: float) -> list[dt.Direct]:
+        """Direct tests at or below `level` that concern at least `DIRECT_REACH` of the group."""
+        return [d for d in self.direct if d.p <= level and d.reach >= DIRECT_REACH]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Groups with verdicts, the references used, and what the numbers allow."""
+
+    context: Context
+    findings: list[Finding]
+    references: list[Finding]
+    candidates: int
+    conformal: sc.Conformal
+    direct_level: float
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress display."""
+
+
+def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
+    """Indexes, strata, residuals and hand-overs."""
+    form_index = _index(reduced.form)
+    link_index = _index(reduced.link)
+    stack = reduced.link.key_kind == reduced.link.kinds.index("stack")
+    identity = without(link_index, stack)
+    view = build_time_view(reduced.activity, reduced.first_hour)
+    residuals = view.residuals(np.arange(reduced.accounts))
+    strata = build_strata(reduced.volume, view.block, units.signup_month, units.tier)
+    held, size = _family_keys(reduced)
+    # Five words in a row may be a template's clause; four are everyday language and tie nobody.
+    form_index = without(form_index, size < LINKING_KEYS)
+    public = _public_keys(form_index, identity, residuals, strata, seed)
+    turns = reduced.turns
+    bans = np.flatnonzero(units.banned_us > 0)
+    edges = dt.find_handovers(
+        turns.held_hash,
+        turns.held_by,
+        turns.held_us,
+        turns.went_on_hash,
+        turns.went_on_by,
+        turns.went_on_us,
+        np.concatenate([reduced.refused_by, bans]),
+        np.concatenate([reduced.refused_us, units.banned_us[bans]]),
+    )
+    group = units.honest_group
+    known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])
+    return Context(
+        reduced,
+        units,
+        seed,
+        without(form_index, public),
+        link_index,
+        identity,
+        public,
+        view,
+        residuals,
+        strata,
+        edges,
+        ~known,
+        held,
+        size,
+    )
+
+
+def _family_keys(reduced: Reduced) -> tuple[I64, I64]:
+    """(FORM key of each prompt family or -1, postings behind each FORM key; other kinds count as long ones)."""
+    wanted = mix(reduced.prompt_families.fingerprint, "prompt_family")
+    place = np.searchsorted(reduced.form.key_hash, wanted)
+    held = np.full(len(wanted), -1, np.int64)
+    if len(wanted):
+        there = reduced.form.key_hash[np.minimum(place, len(reduced.form.key_hash) - 1)] == wanted
+        held[there] = place[there]
+    size = np.full(len(reduced.form.key_hash), TEMPLATE_KEYS, np.int64)
+    counted = np.bincount(reduced.prompt_families.key_family, minlength=len(held))
+    size[held[held >= 0]] = counted[held >= 0]
+    return held, size
+
+
+def _index(table: KeyTable) -> KeyIndex:
+    """Index of one view. A prompt family counts for an account from its second use: a template is what somebody
+    repeats, and a sentence that two people happened to write once is no tie between them.
+    """
+    kept = table.count >= REPEATED
+    if "prompt_family" in table.kinds:
+        kept |= table.key_kind[table.key] != table.kinds.index("prompt_family")
+    else:
+        kept[:] = True
+    return build_index(
+        table.account[kept], table.key[kept], table.count[kept], table.accounts, len(table.key_hash)
+    )
+
+
+def _public_keys(
+    index: KeyIndex, identity: KeyIndex, residuals: npt.NDArray[np.float32], strata: Strata, seed: int
+) -> Bool:
+    """Popular keys whose holders share nothing else: public prompts, everyday phrases. They are worth nothing.
+
+    An operation's own popular template is not among them: its holders share more than the template.
+    """
+    public = np.zeros(index.n_keys, bool)
+    for key in np.flatnonzero(index.df() >= PUBLIC_HOLDERS):
+        holders = index.held_by(int(key)).astype(np.int64)
+        draw = seeded(seed, "public", holders)
+        if len(holders) > cf.LARGE_GROUP:
+            rng = np.random.default_rng(draw)
+            holders = np.sort(rng.choice(holders, cf.LARGE_GROUP, replace=False))
+        excluded = np.zeros(index.accounts, bool)
+        excluded[index.held_by(int(key))] = True
+        if excluded.sum() * 2 > index.accounts:
+            public[key] = True
+            continue
+        seats = seats_for(strata, holders, excluded)
+        linked = cf.keys_against_null(identity, "LINK", holders, seats, draw)
+        if linked.p <= PUBLIC_P:
+            continue
+        timed = cf.time_against_null(residuals, holders, seats, draw)
+        public[key] = timed.p > PUBLIC_P
+    return public
+
+
+def candidates(context: Context) -> list[Candidate]:
+    """Stage 3 in FORM and in LINK, units applied."""
+    form, linked = context.form, context.link
+    found = discover(form, "FORM", context.size >= TEMPLATE_KEYS, context.seed)
+    # A payment instrument or an address block ties its holders by itself; a software stack does not.
+    single = context.reduced.link.key_kind != context.reduced.link.kinds.index("stack")
+    found += discover(linked, "LINK", single, context.seed)
+    return found
+
+
+def split_by_unit(context: Context, found: list[Candidate]) -> list[tuple[Candidate, int]]:
+    """Known-honest groups become reference candidates; what they share is no evidence about anybody else."""
+    group = context.units.honest_group
+    shut = context.units.gateway
+    out: list[tuple[Candidate, int]] = []
+    taken: set[int] = set()
+    for candidate in found:
+        members = candidate.members[~shut[candidate.members]]
+        codes = group[members]
+        known, counts = np.unique(codes[codes >= 0], return_counts=True)
+        for code, count in zip(known.tolist(), counts.tolist(), strict=True):
+            if count >= LEAST_GROUP and count >= ENTITY_SHARE * len(members) and code not in taken:
+                taken.add(code)
+                mine = members[codes == code]
+                out.append((Candidate(candidate.view, mine, candidate.origin), code))
+        # One account stands for each known-honest group in what remains.
+        first = np.zeros(len(members), bool)
+        first[np.unique(codes, return_index=True)[1]] = True
+        rest = members[(codes < 0) | (first & ~np.isin(codes, sorted(taken)))]
+        if len(rest) >= LEAST_GROUP:
+            out.append((Candidate(candidate.view, rest, candidate.origin), -1))
+    return out
+
+
+def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Progress) -> list[Finding]:
+    """Stage 4: every candidate tested on the views that did not find it; q-values apart for references."""
+    findings = []
+    indexes = {"FORM": context.form, "LINK": context.identity}
+    for number, (candidate, reference) in enumerate(found):
+        progress("confirm", number, len(found))
+        tested = cf.confirm(
+            candidate.members, candidate.view, indexes, context.residuals, context.strata, context.seed
+        )
+        findings.append(
+            Finding(
+                candidate.members,
+                candidate.view,
+                candidate.origin,
+                tested,
+                cf.partial_conjunction(tested),
+                reference=reference,
+            )
+        )
+    for chosen in ([f for f in findings if f.reference < 0], [f for f in findings if f.reference >= 0]):
+        q = cf.benjamini_hochberg(np.array([f.p for f in chosen]))
+        for finding, value in zip(chosen, q.tolist(), strict=True):
+            finding.q = value
+    return findings
+
+
+def _density(context: Context, members: I64) -> float:
+    """Shared rarity per pair of members, over FORM and LINK."""
+    pairs = len(members) * (len(members) - 1) / 2
+    total = 0.0
+    for index in (context.form, context.identity):
+        scratch = np.zeros(index.n_keys, np.int32)
+        total += cf.co_occurrence(members, index.account_offsets, index.keys, index.weight, scratch)
+    return total / pairs if pairs else 0.0
+
+
+def _between(context: Context, a: I64, b: I64) -> float:
+    """Shared rarity per pair of one account of `a` and one of `b`, over FORM and LINK."""
+    total = 0.0
+    for index in (context.form, context.identity):
+        total += float((index.group_counts(a) * index.group_counts(b) * index.weight).sum())
+    return total / (len(a) * len(b))
+
+
+def merge(context: Context, findings: list[Finding]) -> list[Finding]:
+    """One operation is one group: densest first; later groups keep what is not yet taken, and are tested again."""
+    ranked = sorted(findings, key=lambda f: (-_density(context, f.members), f.p, f.members.tolist()))
+    kept: list[Finding] = []
+    owner = np.full(context.reduced.accounts, -1, np.int64)
+    indexes = {"FORM": context.form, "LINK": context.identity}
+    for finding in ranked:
+        codes = owner[finding.members]
+        rest = finding.members[codes < 0]
+        home, shared = np.unique(codes[codes >= 0], return_counts=True)
+        best = int(home[shared.argmax()]) if len(home) else -1
+        if best >= 0 and len(rest):
+            inside = _between(context, rest, kept[best].members)
+            both = _density(context, kept[best].members) * _density(context, finding.members)
+            if inside >= SAME_OPERATION * both**0.5:
+                kept[best].members = np.union1d(kept[best].members, rest)
+                kept[best].merged += 1
+                owner[rest] = best
+                continue
+        if len(rest) < LEAST_GROUP:
+            continue
+        if len(rest) < len(finding.members):
+            tested = cf.confirm(
+                rest, finding.view_found, indexes, context.residuals, context.strata, context.seed
+            )
+            p = cf.partial_conjunction(tested)
+            if p > CONFIRM_LEVEL / max(1, len(findings)):
+                continue
+            finding = replace(finding, members=rest, tested=tested, p=p)
+        owner[finding.members] = len(kept)
+        kept.append(finding)
+    return _join(context, kept)
+
+
+def _join(context: Context, kept: list[Finding]) -> list[Finding]:
+    """Join groups whose accounts are as close to each other as the accounts inside them."""
+    dense = [_density(context, f.members) for f in kept]
+    parent = list(range(len(kept)))
+    for i in range(len(kept)):
+        for j in range(i):
+            close = _between(context, kept[i].members, kept[j].members)
+            if close >= SAME_OPERATION * (dense[i] * dense[j]) ** 0.5:
+                a, b = i, j
+                while parent[a] != a:
+                    a = parent[a]
+                while parent[b] != b:
+                    b = parent[b]
+                parent[max(a, b)] = min(a, b)
+    out: list[Finding] = []
+    for i, finding in enumerate(kept):
+        if parent[i] == i:
+            root = {i}
+            changed = True
+            while changed:
+                more = {j for j in range(len(kept)) if parent[j] in root} - root
+                changed = bool(more)
+                root |= more
+            finding.members = np.unique(np.concatenate([kept[j].members for j in sorted(root)]))
+            finding.merged = sum(kept[j].merged for j in root)
+            out.append(finding)
+    return out
+
+
+def allot(context: Context, findings: list[Finding], pool: I64) -> list[Finding]:
+    """Give each account of `pool` to the group that it is closest to, or to none.
+
+    Closeness is the rarity shared with a member, on average (FORM and LINK); below `FAIR_SHARE` of the group's own
+    upper quartile an account hangs on by a stray key. `pool` are the accounts of all confirmed
+    candidates: whoever was never in one is left to stage 7.
+    """
+    for _ in range(ROUNDS):
+        if not findings:
+            return findings
+        close = np.stack([_closeness(context, f.members, pool) for f in findings])
+        typical = [
+            np.quantile(c[np.isin(pool, f.members)], 0.75) for c, f in zip(close, findings, strict=True)
+        ]
+        best = close.argmax(axis=0)
+        enough = close.max(axis=0) >= FAIR_SHARE * np.array(typical)[best]
+        kept = []
+        for number, finding in enumerate(findings):
+            members = pool[enough & (best == number)]
+            if len(members) >= LEAST_GROUP:
+                finding.members = members
+                kept.append(finding)
+        findings = kept
+    return findings
+
+
+def _closeness(context: Context, members: I64, pool: I64) -> npt.NDArray[np.float64]:
+    inside = np.isin(pool, members)
+    total = np.zeros(len(pool))
+    for index in (context.form, context.identity):
+        counts = index.group_counts(members)
+        size = len(members)
+        lengths = index.account_offsets[pool + 1] - index.account_offsets[pool]
+        first = np.repeat(index.account_offsets[pool] - np.cumsum(lengths) + lengths, lengths)
+        keys = index.keys[first + np.arange(lengths.sum())]
+        mine = np.repeat(inside, lengths)
+        share = np.where(mine, (counts[keys] - 1) / max(1, size - 1), counts[keys] / size)
+        total += np.bincount(np.repeat(np.arange(len(pool)), lengths), index.weight[keys] * share, len(pool))
+    return total
+
+
+def core_families(context: Context, members: I64) -> I64:
+    """Prompt families that are core keys of the group, most holders inside first."""
+    counts = context.form.group_counts(members)
+    core = np.zeros(context.form.n_keys, bool)
+    core[core_keys(context.form, members, context.form.weight)] = True
+    place = context.family_key
+    usable = np.flatnonzero((place >= 0) & core[place])
+    order = np.lexsort((usable, -counts[place[usable]]))
+    return usable[order][:LARGEST_FAMILIES]
+
+
+class GroupRows:
+    """Rows of the log by account, and by family, for the few groups that get this far."""
+
+    def __init__(self, reduced: Reduced) -> None:
+        self._reduced = reduced
+        self._order = np.argsort(reduced.rows.account, kind="stable")
+        self._offsets = np.searchsorted(reduced.rows.account[self._order], np.arange(reduced.accounts + 1))
+        families = reduced.prompt_families
+        self._by_family = np.argsort(families.family, kind="stable")
+        self._family_offsets = np.searchsorted(families.family[self._by_family], np.arange(len(families) + 1))
+
+    def of(self, members: I64) -> I64:
+        """All rows of the members."""
+        return np.concatenate([self._order[self._offsets[m] : self._offsets[m + 1]] for m in members])
+
+    def of_family(self, family: int, member: Bool) -> I64:
+        """Rows of one family whose account is a member."""
+        part = self._by_family[self._family_offsets[family] : self._family_offsets[family + 1]]
+        rows = self._reduced.prompt_families.row[part]
+        return rows[member[self._reduced.rows.account[rows]]]
+
+
+def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
+    """Stage 5, one director: fills `families`, `direct`, `items`, `space`."""
+    reduced, units = context.reduced, context.units
+    members = finding.members
+    member = np.zeros(reduced.accounts, bool)
+    member[members] = True
+    finding.families = core_families(context, members)
+    families = reduced.prompt_families
+    split = dt.Direct("work_split", "FORM", 1.0, 0, 0.0)
+    harvested: list[I64] = []
+    for family in finding.families.tolist():
+        mine = rows.of_family(family, member)
+        harvested.append(mine)
+        if len(mine) < 20:
+            continue
+        keys = families.key[families.key_family == family]
+        slots = slot_contents(mine, reduced.prompt_offsets, reduced.prompt_postings, keys)
+        result = dt.work_split(reduced.rows.account[mine].astype(np.int64), slots)
+        if result.p < split.p:
+            split = result
+    split = replace(split, p=min(1.0, split.p * max(1, len(finding.families))))
+    end, start = int(reduced.last_us.max()), int(reduced.first_us.min())
+    finding.direct = [
+        split,
+        dt.handover(context.handovers, member, context.unlinked),
+        dt.signup_batch(units.created_us, np.where(units.corporate >= 0, -1, units.mail), members),
+        dt.takeover(reduced.first_us, reduced.last_us, units.banned_us, members, end, start),
+    ]
+    drawn = np.unique(np.concatenate(harvested)) if harvested else np.zeros(0, np.int64)
+    items = reduced.rows.item[drawn]
+    items = items[items != 0]
+    finding.items = len(items)
+    finding.space = sc.item_space(items.view(np.int64))
+
+
+def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
+    """Stage 5, the other side: openness, benchmark, classroom."""
+    reduced, units = context.reduced, context.units
+    members = finding.members
+    finding.openness = ex.openness(units.payer[members], units.block[members], units.corporate[members])
+    mine = rows.of(members)
+    item = reduced.rows.item[mine]
+    names, code = np.unique(item, return_inverse=True)
+    inside = np.zeros(reduced.accounts, bool)
+    inside[members] = True
+    other = ~inside[reduced.rows.account] & np.isin(reduced.rows.item, names)
+    group = units.honest_group[reduced.rows.account[other]]
+    who = np.where(group >= 0, -2 - group, reduced.rows.account[other])
+    pairs = np.unique(np.column_stack([who, np.searchsorted(names, reduced.rows.item[other])]), axis=0)
+    outsiders = np.bincount(pairs[:, 1], minlength=len(names)) if len(pairs) else np.zeros(len(names), int)
+    dense = np.searchsorted(members, reduced.rows.account[mine])
+    finding.benchmark = ex.benchmark(dense, code, outsiders, len(members))
+    hour = reduced.rows.ts[mine] // dt.HOUR_US
+    pairs = np.unique(np.column_stack([hour, dense]), axis=0)
+    slot, together = np.unique(pairs[:, 0], return_counts=True)
+    busy = slot[together >= max(2, 0.2 * len(members))]
+    finding.classroom = ex.classroom(
+        units.block[members],
+        units.payer[members],
+        reduced.volume[members],
+        float(np.isin(hour, busy).mean()) if len(hour) else 0.0,
+    )
+
+
+def decide(
+    context: Context, findings: list[Finding], references: list[Finding]
+) -> tuple[sc.Conformal, float]:
+    """Stage 6: both roads, then the verdict. Returns the conformal outcome and the level of the direct tests."""
+    everything = references + findings
+    is_reference = np.array([i < len(references) for i in range(len(everything))], bool)
+    score = sc.residual_scores(
+        np.array([f.openness.evasion for f in everything]),
+        np.array([f.space for f in everything]),
+        np.array([len(f.members) for f in everything], np.int64),
+        is_reference,
+    )
+    outcome = sc.conformal(score, is_reference, ~is_reference)
+    level = DIRECT_LEVEL / max(1, 4 * len(findings))
+    for finding, value in zip(everything, score.tolist(), strict=True):
+        finding.score = value
+    for finding, p, q in zip(findings, outcome.p.tolist(), outcome.q.tolist(), strict=True):
+        finding.conformal_p, finding.conformal_q = p, q
+        settle(context, finding, outcome, level)
+    return outcome, level
+
+
+def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: float) -> None:
+    """The verdict of one group: cleared, campaign, or lead with what is missing."""
+    units, members = context.units, finding.members
+    fired = finding.fired(level)
+    roads = []
+    if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and fired:
+        roads.append("references")
+    if len({d.view for d in fired}) >= 2 and _harvested(finding):
+        roads.append("direct")
+    finding.roads = tuple(roads)
+    codes = units.declared[members]
+    finding.entity_share = ex.largest_share(codes)
+    if units.contract[members].mean() >= 0.8:
+        finding.verdict, finding.why = "cleared", "contract"
+    elif not fired and finding.benchmark is not None and finding.benchmark.clears:
+        finding.verdict, finding.why = "cleared", "benchmark"
+    elif not fired and finding.classroom is not None and finding.classroom.clears:
+        finding.verdict, finding.why = "cleared", "classroom"
+    elif finding.entity_share >= ENTITY_SHARE or finding.openness.share >= HIDDEN_SHARE:
+        finding.verdict, finding.why = "lead", "openly_one_customer"
+    elif roads:
+        finding.verdict, finding.why = "campaign", None
+    elif fired and outcome.references < outcome.needed:
+        finding.verdict, finding.why = "lead", "few_references"
+    else:
+        finding.verdict, finding.why = "lead", "not_harvest_like"
+
+
+def _harvested(finding: Finding) -> bool:
+    """Content null of the direct road: the requests of the group's own families draw on a wide item space.
+
+    Half of the widest space that as many draws can show (no coincidence at all).
+    """
+    widest = np.log10((finding.items * (finding.items - 1) / 2 + 1) / 3)
+    return finding.items >= 50 and finding.space >= 0.5 * float(widest)
+
+
+def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silent) -> Judged:
+    """Run stages 2 to 6."""
+    progress("prepare", 0, 1)
+    context = prepare(reduced, units, seed)
+    progress("discover", 0, 1)
+    found = split_by_unit(context, candidates(context))
+    tested = confirmed(context, found, progress)
+    references = [f for f in tested if f.reference >= 0 and f.q <= CONFIRM_LEVEL]
+    coordinated = [f for f in tested if f.reference < 0 and f.q <= CONFIRM_LEVEL]
+    pool = np.unique(np.concatenate([np.zeros(0, np.int64), *(f.members for f in coordinated)]))
+    findings = allot(context, merge(context, coordinated), pool)
+    rows = GroupRows(reduced)
+    for number, finding in enumerate(references + findings):
+        progress("explain", number, len(references) + len(findings))
+        direct_tests(context, rows, finding)
+        explanations(context, rows, finding)
+    outcome, level = decide(context, findings, references)
+    return Judged(context, findings, references, len(found), outcome, level)
+
+
+__all__ = ["UNKNOWN", "Context", "Finding", "GroupRows", "Judged", "judge"]

@@ -1,0 +1,271 @@
+"""The public call: logs in, a results folder's content out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from stillwatch.campaign.record import iso
+from stillwatch.ingest import open_log
+from stillwatch.scan import judge as jd
+from stillwatch.scan.assign import assign
+from stillwatch.scan.collect import COLUMNS, Collector, Reduced
+from stillwatch.scan.findings import release_events, tabulate
+from stillwatch.scan.judge import Finding, Judged, judge
+from stillwatch.scan.units import Units, align
+from stillwatch.schema.errors import EmptyLogError
+from stillwatch.schema.refusals import Refusal
+from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, Sight
+
+Progress = Callable[[str, int, int], None]
+ROADS = ("references", "direct")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a scan runs. Everything here is part of the configuration digest."""
+
+    seed: int = 0
+    roads: tuple[str, ...] = ROADS
+    """Roads to the verdict `campaign` that are open; the arena measures each alone."""
+    most_references: int | None = None
+    """Use at most so many reference groups (the arena measures 0, 20, 50); None: all."""
+
+    def digest(self) -> str:
+        """SHA-256 of the options, hex."""
+        plain = {"seed": self.seed, "roads": list(self.roads), "most_references": self.most_references}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a scan found, ready for `store.write_results`."""
+
+    findings: Findings
+    accounts: pa.Table
+    streams: pa.Table
+    families: pa.Table
+    profiles: pa.Table
+    refusals: list[Refusal]
+    run_info: dict[str, object] = field(default_factory=dict)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress display."""
+
+
+def version() -> str:
+    """Version of the installed package."""
+    try:
+        return metadata.version("stillwatch")
+    except metadata.PackageNotFoundError:
+        return "0+source"
+
+
+def scan(
+    paths: Sequence[str],
+    *,
+    format: str | None = None,
+    mapping: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    side: Mapping[str, str] | None = None,
+    strict: bool = False,
+    options: Options | None = None,
+    progress: Progress = _silent,
+) -> Scanned:
+    """Scan logs (files, globs, directories, `-`). Raises StillwatchError's kinds; writes nothing."""
+    options = options or Options()
+    started = time.monotonic()
+    marks: dict[str, float] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="stillwatch-") as folder,
+        open_log(
+            paths,
+            format=format,
+            mapping=mapping,
+            overrides=overrides,
+            side=side,
+            columns=COLUMNS,
+            strict=strict,
+        ) as log,
+    ):
+        collector = Collector(Path(folder))
+        try:
+            rows: dict[int, int] = {}
+            for batch in log.batches():
+                collector.add(batch)
+                numbers = batch.column("raw_ref").field("input").to_numpy(zero_copy_only=False)
+                for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
+                    rows[int(number)] = rows.get(int(number), 0) + int(count)
+                progress("read", collector.rows, 0)
+            if collector.rows == 0:
+                raise EmptyLogError(
+                    "no row of the log could be used",
+                    hint="`stillwatch check` lists why rows were refused; --map or a mapping file may help",
+                )
+            marks["read"] = time.monotonic() - started
+            tables = dict(log.side)
+            owners = log.owners.table()
+            if "accounts" not in tables and owners.num_rows:
+                tables["accounts"] = owners
+            reduced = collector.finish(tables.get("accounts"))
+            units = align(reduced, tables)
+            marks["reduce"] = time.monotonic() - started
+            judged = judge(reduced, units, options.seed, progress)
+            if options.most_references is not None or options.roads != ROADS:
+                judged = restricted(judged, options)
+            marks["judge"] = time.monotonic() - started
+            listed = _listed(judged)
+            progress("members", 0, 1)
+            assigned = assign(judged, listed)
+            releases = release_events(tables.get("releases"))
+            result = tabulate(judged, listed, assigned, releases)
+            marks["members"] = time.monotonic() - started
+            refused: dict[str, int] = {}
+            for refusal in log.refusals:
+                refused[refusal.file] = refused.get(refusal.file, 0) + 1
+            inputs = [
+                InputFile(
+                    rows=rows.get(info.number, 0),
+                    refused=refused.get(info.path, 0),
+                    digest=info.digest,
+                    format=info.format,
+                )
+                for info in log.inputs
+            ]
+            run = Run(
+                version=version(),
+                config_digest=options.digest(),
+                seed=options.seed,
+                inputs=inputs,
+                accounts=reduced.accounts,
+                exchanges=int(reduced.volume.sum()),
+                refused=len(log.refusals),
+                first_ts=iso(int(reduced.first_us[reduced.first_us > 0].min())),
+                last_ts=iso(int(reduced.last_us.max())),
+                candidates=judged.candidates,
+                confirmed=len(judged.findings),
+                references=judged.conformal.references,
+                references_needed=judged.conformal.needed,
+                p_min=judged.conformal.p_min,
+                reach=reach(judged),
+                sight=sights(reduced, units, tables),
+                releases=releases,
+                notes=_notes(judged, listed),
+            )
+            info = {
+                "wall_s": round(time.monotonic() - started, 3),
+                "stages_s": {name: round(value, 3) for name, value in marks.items()},
+                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "paths": [entry.path for entry in log.inputs],
+                "skipped": list(log.skipped),
+                "python": sys.version.split()[0],
+            }
+            return Scanned(
+                Findings(schema_version=SCHEMA_VERSION, run=run, groups=result.groups),
+                result.accounts,
+                result.streams,
+                result.families,
+                result.profiles,
+                list(log.refusals),
+                info,
+            )
+        finally:
+            collector.close()
+
+
+def restricted(judged: Judged, options: Options) -> Judged:
+    """The same groups with fewer references, or with one road only: what the arena measures."""
+    references = list(judged.references)
+    if options.most_references is not None:
+        references = sorted(references, key=lambda f: (f.reference * 2654435761) % 2**32)
+        references = references[: options.most_references]
+    outcome, level = jd.decide(judged.context, judged.findings, references)
+    for finding in judged.findings:
+        finding.roads = tuple(road for road in finding.roads if road in options.roads)
+        if finding.verdict == "campaign" and not finding.roads:
+            finding.verdict, finding.why = "lead", "few_references"
+    return replace(judged, conformal=outcome, direct_level=level)
+
+
+def _listed(judged: Judged) -> list[Finding]:
+    """Groups that the results name. A coordinated group against which nothing speaks is nobody's business."""
+    listed = [f for f in judged.findings if f.verdict != "lead" or f.fired(judged.direct_level) or f.roads]
+    for reference in judged.references:
+        reference.verdict, reference.why = "cleared", "verified_entity"
+    return listed + list(judged.references)
+
+
+def reach(judged: Judged) -> str:
+    """What the references allow, in words."""
+    outcome = judged.conformal
+    tested = len(judged.findings)
+    if outcome.references < 9:
+        return (
+            f"{outcome.references} reference groups: the road by references is closed (9 are the least). "
+            "Mark verified organisations of 8 or more accounts in the accounts table, or list groups in references."
+        )
+    return (
+        f"{outcome.references} reference groups against {tested} tested groups: the smallest p is "
+        f"{outcome.p_min:.4f}; {outcome.needed} references suffice to name every group that scores above all of them."
+    )
+
+
+def sights(reduced: Reduced, units: Units, tables: Mapping[str, pa.Table]) -> list[Sight]:
+    """Which detectors could see, and why not."""
+    total = max(1, int(reduced.volume.sum()) + reduced.own_refusals)
+
+    def share(*names: str) -> float:
+        return max(reduced.filled.get(name, 0) / total for name in names)
+
+    def sight(detector: str, part: float, needs: str) -> Sight:
+        state = "on" if part >= 0.5 else "weak" if part > 0 else "blind"
+        return Sight(detector=detector, state=state, reason=f"{needs}: filled in {part:.0%} of rows")  # type: ignore[arg-type]
+
+    known = float((units.created_us > 0).mean())
+    payers = float((units.payer >= 0).mean())
+    estimates = float((np.any(reduced.activity.count > 0) and (reduced.volume >= 20).mean()) or 0.0)
+    return [
+        sight("FORM prompt families", share("prompt", "prompt_sketch"), "prompt"),
+        sight("FORM system prompts", share("system", "system_sketch", "system_hash"), "system"),
+        sight("LINK addresses", share("ip"), "ip"),
+        sight("LINK client stack", share("ja4", "header_hash"), "ja4, header_hash"),
+        sight("LINK payment", payers, "accounts.payment_fp (accounts)"),
+        sight("LINK sign-up batches", known, "accounts.created_at (accounts)"),
+        sight("TIME co-activity", estimates, "accounts with 20 exchanges or more"),
+        sight("direct: hand-over", share("turn_hashes"), "turn_hashes"),
+        Sight(
+            detector="direct: take-over after bans",
+            state="on" if "sanctions" in tables else "weak",
+            reason="sanctions table"
+            if "sanctions" in tables
+            else "no sanctions table: last exchanges stand in",
+        ),
+        Sight(detector="TRACE, FAN-OUT", state="blind", reason="not part of this version"),
+    ]
+
+
+def _notes(judged: Judged, listed: Sequence[Finding]) -> list[str]:
+    notes = []
+    quiet = len(judged.findings) + len(judged.references) - len(listed)
+    if quiet:
+        notes.append(
+            f"{quiet} coordinated groups are not listed: no direct test fired and no road named them."
+        )
+    shut = int(judged.context.units.gateway.sum())
+    if shut:
+        notes.append(
+            f"{shut} accounts of registered gateways without verified end users were not judged as accounts."
+        )
+    return notes

@@ -1,0 +1,80 @@
+"""Direct tests: their false-positive rate under the null, and their power."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stillwatch.detect.direct import (
+    DAY_US,
+    Handovers,
+    find_handovers,
+    handover,
+    signup_batch,
+    takeover,
+    work_split,
+)
+
+
+def _slots(rng: np.random.Generator, split: bool) -> tuple[np.ndarray, np.ndarray]:
+    accounts = np.repeat(np.arange(60), 40)
+    if split:
+        items = rng.choice(50 * 60, 60 * 40, replace=False)
+        first, second = items // 60, items % 60
+    else:
+        first, second = rng.zipf(1.6, 2400) % 50, rng.integers(0, 60, 2400)
+    return accounts, np.column_stack([first + 1, second + 1001]).astype(np.uint64)
+
+
+def test_a_partition_is_seen_and_independent_users_are_not() -> None:
+    rng = np.random.default_rng(1)
+    assert work_split(*_slots(rng, split=True)).p < 1e-6
+    fired = sum(work_split(*_slots(rng, split=False)).p < 0.05 for _ in range(60))
+    assert fired <= 8
+
+
+def test_accounts_with_private_slots_make_no_claim() -> None:
+    rng = np.random.default_rng(2)
+    accounts = np.repeat(np.arange(40), 20)
+    slots = np.column_stack([accounts + 1, 5000 + rng.integers(0, 30, 800)]).astype(np.uint64)
+    assert work_split(accounts, slots).p == 1.0
+
+
+def test_handovers_inside_a_group_are_seen_and_public_prefixes_are_not() -> None:
+    hashes = np.array([11, 12, 13, 13, 13], np.uint64)
+    edges = find_handovers(
+        hashes, np.array([0, 2, 5, 6, 7]), np.array([10, 10, 1, 2, 3]),
+        np.array([11, 12], np.uint64), np.array([1, 3]), np.array([30, 40]),
+        np.array([0]), np.array([25]),
+    )  # fmt: skip
+    assert sorted(zip(edges.source.tolist(), edges.target.tolist(), strict=True)) == [(0, 1), (2, 3)]
+    assert edges.after_refusal.tolist() == [True, False]
+    member = np.zeros(1000, bool)
+    member[:4] = True
+    assert handover(edges, member, np.ones(2, bool)).p < 1e-4
+    nobody = Handovers(edges.source[:0], edges.target[:0], edges.ts[:0], edges.after_refusal[:0])
+    assert handover(nobody, member, np.ones(0, bool)).p == 1.0
+
+
+def test_scripted_sign_ups_are_seen_and_a_viral_day_is_not() -> None:
+    rng = np.random.default_rng(3)
+    people = 20_000 * DAY_US + rng.integers(0, 30, 5000) * DAY_US + rng.integers(0, DAY_US, 5000)
+    launch = 20_010 * DAY_US + np.clip(rng.normal(0.7, 0.05, 600), 0, 0.99) * DAY_US
+    script = (
+        20_012 * DAY_US + np.repeat(rng.integers(0, DAY_US, 5), 8) + np.tile(np.arange(8) * 40_000_000, 5)
+    )
+    created = np.concatenate([people, launch, script]).astype(np.int64)
+    kind = np.zeros(len(created), np.int64)
+    assert signup_batch(created, kind, np.arange(5600, 5640)).p < 1e-6
+    assert signup_batch(created, kind, np.arange(5000, 5100)).p > 1e-3
+    assert signup_batch(created, kind, np.arange(0, 100)).p > 1e-3
+
+
+def test_hot_standby_is_seen_and_chance_is_not() -> None:
+    rng = np.random.default_rng(4)
+    end = rng.integers(2 * DAY_US, 10 * DAY_US, 40)
+    begin = np.concatenate([[DAY_US // 2], end[:-1] + 30_000_000])
+    zero = np.zeros(40, np.int64)
+    members = np.arange(40)
+    assert takeover(begin, end, zero, members, 14 * DAY_US, 0).p < 1e-6
+    chance = rng.integers(2 * DAY_US, 10 * DAY_US, 40)
+    assert takeover(chance, end, zero, members, 14 * DAY_US, 0).p > 1e-3

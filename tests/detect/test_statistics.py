@@ -1,0 +1,109 @@
+"""Confirmation, conformal naming and membership on data with known truth."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stillwatch.detect.confirm import benjamini_hochberg, keys_against_null, tail_p
+from stillwatch.detect.explain import benchmark, classroom, openness
+from stillwatch.detect.keys import KeyIndex, build_index
+from stillwatch.detect.members import combine_views, e_benjamini_hochberg
+from stillwatch.detect.population import build_strata, seats_for
+from stillwatch.detect.score import conformal, item_space
+
+
+def _population(rng: np.random.Generator, shared: int) -> KeyIndex:
+    """3,000 accounts with five of 4,000 keys each; the first 40 hold `shared` common keys besides."""
+    account = np.repeat(np.arange(3000), 5)
+    key = rng.integers(0, 4000, 15_000)
+    account = np.concatenate([account, np.repeat(np.arange(40), shared)])
+    key = np.concatenate([key, np.tile(4000 + np.arange(shared), 40)])
+    pairs = np.unique(np.column_stack([account, key]), axis=0).astype(np.int32)
+    return build_index(pairs[:, 0], pairs[:, 1], np.ones(len(pairs), np.int32), 3000, 4000 + shared)
+
+
+def _p(index: KeyIndex, members: np.ndarray, seed: int) -> float:
+    rng = np.random.default_rng(0)
+    strata = build_strata(
+        rng.integers(1, 50, 3000),
+        np.zeros(3000, np.uint8),
+        rng.integers(0, 4, 3000),
+        np.zeros(3000, np.int64),
+    )
+    excluded = np.zeros(3000, bool)
+    excluded[members] = True
+    return keys_against_null(index, "LINK", members, seats_for(strata, members, excluded), seed).p
+
+
+def test_random_groups_are_confirmed_at_the_nominal_rate() -> None:
+    rng = np.random.default_rng(5)
+    index = _population(rng, 0)
+    p = [_p(index, np.sort(rng.choice(3000, 40, replace=False)), i) for i in range(120)]
+    assert sum(value <= 0.05 for value in p) <= 13
+    assert 0.35 < float(np.mean(p)) < 0.65
+
+
+def test_a_group_with_shared_keys_is_confirmed() -> None:
+    assert _p(_population(np.random.default_rng(6), 1), np.arange(40), 1) < 1e-4
+
+
+def test_the_fitted_tail_errs_on_the_careful_side() -> None:
+    rng = np.random.default_rng(7)
+    truth = 1e-4
+    found = [tail_p(rng.exponential(size=999), -np.log(truth)) for _ in range(40)]
+    assert np.median(found) >= truth / 2
+    assert np.median(found) < 50 * truth
+
+
+def test_benjamini_hochberg_by_hand() -> None:
+    assert benjamini_hochberg(np.array([0.01, 0.04, 0.03])).tolist() == [0.03, 0.04, 0.04]
+
+
+def test_with_nine_references_little_can_be_named_and_the_output_says_how_many_it_takes() -> None:
+    score = np.concatenate([np.arange(9.0), np.full(8, 99.0), np.full(38, 3.0)])
+    reference = np.arange(len(score)) < 9
+    outcome = conformal(score, reference, ~reference)
+    assert outcome.p_min == 0.1
+    assert (outcome.q > 0.10).all()
+    assert outcome.needed == 57
+    many = np.concatenate([np.linspace(0, 5, 200), score[9:]])
+    reference = np.arange(len(many)) < 200
+    assert (conformal(many, reference, ~reference).q[:8] <= 0.10).all()
+
+
+def test_item_space_orders_a_wide_harvest_above_a_narrow_habit() -> None:
+    rng = np.random.default_rng(8)
+    assert item_space(rng.integers(0, 10**9, 2000)) > item_space(rng.integers(0, 40, 2000)) + 2
+
+
+def test_openness_names_the_strongest_channel() -> None:
+    found = openness(np.array([1, 1, 1, 2]), np.array([-1, -1, 5, 6]), np.array([-1, -1, -1, -1]))
+    assert (found.share, found.kind) == (0.75, "payment")
+
+
+def test_a_benchmark_clears_only_on_the_groups_total() -> None:
+    account, item = np.repeat(np.arange(10), 50), np.tile(np.arange(50), 10)
+    outsiders = np.full(50, 9)
+    assert benchmark(account, item, outsiders, 10).clears
+    harvest_account = np.concatenate([account, np.repeat(np.arange(10), 50)])
+    harvest_item = np.concatenate([item, 50 + np.arange(500)])
+    assert not benchmark(harvest_account, harvest_item, np.append(outsiders, np.zeros(500, int)), 10).clears
+
+
+def test_a_class_with_one_payer_or_large_totals_is_no_class() -> None:
+    site, small = np.zeros(20, np.int64), np.full(20, 12)
+    assert classroom(site, np.arange(20), small, 0.95).clears
+    assert not classroom(site, np.zeros(20, np.int64), small, 0.95).clears
+    assert not classroom(site, np.arange(20), small * 50, 0.95).clears
+
+
+def test_one_view_cannot_act_alone() -> None:
+    bits = {"FORM": np.array([200.0]), "LINK": np.array([0.0]), "TIME": np.array([0.0])}
+    assert combine_views(bits)[0] <= 0.0
+
+
+def test_e_bh_counts_every_pair() -> None:
+    bits = np.concatenate([np.full(5, 12.0), np.full(10, -5.0)])
+    assert e_benjamini_hochberg(bits).sum() == 5
+    padded = np.concatenate([bits, np.full(10**6, -np.inf)])
+    assert e_benjamini_hochberg(padded).sum() == 0

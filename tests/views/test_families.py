@@ -1,0 +1,68 @@
+"""Families are found by containment, whatever payload stands around the template."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stillwatch.views.families import find_families, slot_contents
+
+
+def _log(rows: list[tuple[int, list[int]]]):  # type: ignore[no-untyped-def]
+    account = np.array([a for a, _ in rows], np.int32)
+    offsets = np.cumsum([0] + [len(p) for _, p in rows]).astype(np.int64)
+    values = np.array([v for _, p in rows for v in p], np.uint64)
+    return account, offsets, values, np.zeros(len(rows), np.uint8)
+
+
+def _mixture(rng: np.random.Generator, template: list[int], holders: int, accounts: int):  # type: ignore[no-untyped-def]
+    rows = []
+    for account in range(accounts):
+        payload = rng.integers(1, 2**63, 120).tolist()
+        text = payload[:60] + template + payload[60:] if account < holders else payload
+        rows.append((account, text))
+    return rows
+
+
+def test_a_short_template_in_a_long_payload_is_one_family_with_its_holders() -> None:
+    rng = np.random.default_rng(1)
+    template = rng.integers(1, 2**63, 6).tolist()
+    found = find_families(*_log(_mixture(rng, template, 20, 200)), accounts=200)
+    assert len(found) == 1
+    assert sorted(found.row.tolist()) == list(range(20))
+    assert set(found.key.tolist()) == set(template)
+
+
+def test_result_does_not_depend_on_row_order() -> None:
+    rng = np.random.default_rng(2)
+    rows = _mixture(rng, rng.integers(1, 2**63, 5).tolist(), 12, 60)
+    order = rng.permutation(len(rows))
+    one = find_families(*_log(rows), accounts=60)
+    two = find_families(*_log([rows[i] for i in order]), accounts=60)
+    assert np.array_equal(one.key, two.key)
+    assert np.array_equal(one.fingerprint, two.fingerprint)
+    assert sorted(one.row.tolist()) == sorted(order[two.row].tolist())
+
+
+def test_two_phrases_of_different_people_stay_apart_and_a_lone_posting_is_no_family() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.integers(1, 2**63, 4).tolist(), rng.integers(1, 2**63, 4).tolist()
+    lone = int(rng.integers(1, 2**63))
+    rows = []
+    for account in range(30):
+        noise = rng.integers(1, 2**63, 20).tolist()
+        rows.append((account, noise + (first if account < 15 else second) + noise[:3] + [lone]))
+    found = find_families(*_log(rows), accounts=1000)
+    assert len(found) == 2
+    assert lone not in found.key.tolist()
+
+
+def test_slot_contents_tell_equal_from_different_payloads() -> None:
+    keys = np.array([10, 20, 30], np.uint64)
+    rows = [[10, 101, 20, 201, 30], [10, 101, 20, 202, 30], [10, 103, 20, 30]]
+    offsets = np.cumsum([0] + [len(r) for r in rows]).astype(np.int64)
+    values = np.array([v for r in rows for v in r], np.uint64)
+    table = slot_contents(np.arange(3), offsets, values, keys)
+    assert table.shape == (3, 2)
+    assert table[0, 0] == table[1, 0] != table[2, 0]
+    assert table[0, 1] != table[1, 1]
+    assert table[2, 1] == 0
