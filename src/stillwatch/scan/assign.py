@@ -12,8 +12,8 @@ from stillwatch.detect.keys import KeyIndex
 from stillwatch.scan.judge import Context, Finding, Judged
 from stillwatch.views.base import F64, I64
 
-CORE_LEAST_BITS = 0.0
-"""A core member against whom the evidence speaks (fewer bits than none) leaves the group."""
+CORE_LEAST_BITS = 1.0
+"""Core members stay when the views besides the strongest at least double the odds; the others leave the group."""
 RECRUIT_LIFT = 5.0
 
 

@@ -25,6 +25,8 @@ CONFIRM_LEVEL = 0.05
 DIRECT_LEVEL = 0.01
 """Family-wise level of the direct tests, over groups and tests."""
 DIRECT_REACH = 0.1
+CLASS_EXPLAINS = {"signup_batch"}
+"""A class signs up together, on site, in one lesson: that test alone does not keep it from being cleared."""
 HIDDEN_SHARE = 0.5
 """Openness from which a group is openly one customer."""
 ENTITY_SHARE = 0.5
@@ -534,7 +536,11 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
         finding.verdict, finding.why = "cleared", "contract"
     elif not fired and finding.benchmark is not None and finding.benchmark.clears:
         finding.verdict, finding.why = "cleared", "benchmark"
-    elif not fired and finding.classroom is not None and finding.classroom.clears:
+    elif (
+        {d.name for d in fired} <= CLASS_EXPLAINS
+        and finding.classroom is not None
+        and finding.classroom.clears
+    ):
         finding.verdict, finding.why = "cleared", "classroom"
     elif finding.entity_share >= ENTITY_SHARE or finding.openness.share >= HIDDEN_SHARE:
         finding.verdict, finding.why = "lead", "openly_one_customer"
