@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from stillwatch import arena
 from stillwatch.cli.show import explain_text, groups_table, sight_table
 from stillwatch.ingest import coverage, open_log, write_canonical
+from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
 from stillwatch.schema.errors import StillwatchError, UsageError
@@ -124,6 +125,7 @@ def _write(scanned: Scanned, out: Path, force: bool) -> None:
             scanned.profiles,
             scanned.refusals,
             scanned.run_info,
+            render(scanned.findings),
         ),
         force=force,
     )
@@ -172,7 +174,7 @@ def scan(
     console.print(scanned.findings.run.reach, highlight=False)
     if scanned.refusals:
         console.print(f"{len(scanned.refusals)} rows were refused: see refused.jsonl")
-    console.print(f"Results: {out}", highlight=False, soft_wrap=True)
+    console.print(f"Results: {out}, for a person: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -250,7 +252,7 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the demo.")
         f"{score.recall.hits} of {score.recall.total} attackers are in one.",
         highlight=False,
     )
-    console.print(f"Results: {results}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {results / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 @arena_app.command("make")
