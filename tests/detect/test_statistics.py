@@ -92,9 +92,9 @@ def test_a_benchmark_clears_only_on_the_groups_total() -> None:
 
 def test_a_class_with_one_payer_or_large_totals_is_no_class() -> None:
     site, small = np.zeros(20, np.int64), np.full(20, 12)
-    assert classroom(site, np.arange(20), small, 0.95).clears
-    assert not classroom(site, np.zeros(20, np.int64), small, 0.95).clears
-    assert not classroom(site, np.arange(20), small * 50, 0.95).clears
+    assert classroom(site, np.arange(20), small, 2.0).clears
+    assert not classroom(site, np.zeros(20, np.int64), small, 2.0).clears
+    assert not classroom(site, np.arange(20), small * 50, 2.0).clears
 
 
 def test_one_view_cannot_act_alone() -> None:

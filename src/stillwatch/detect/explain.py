@@ -17,7 +17,8 @@ CLASSROOM_SITE = 0.6
 CLASSROOM_PAYERS = 0.8
 CLASSROOM_TOTAL = 60
 """Exchanges per member that a course may cost in two weeks."""
-CLASSROOM_HOURS = 0.9
+CLASSROOM_CALENDAR = 1.5
+"""Members meet in one hour of one day this many times as often as their hours of the day alone explain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,11 @@ class Classroom:
     """Distinct known payers per member."""
     per_member: float
     """Exchanges per member."""
-    shared_hours: float
-    """Share of exchanges in hours in which at least a fifth of the members are active, or on those days."""
+    calendar: float
+    """Meetings of two members in one hour, over those expected if each kept its hours and drew its days."""
 
 
-def classroom(block: I64, payer: I64, exchanges: I64, shared_hours: float) -> Classroom:
+def classroom(block: I64, payer: I64, exchanges: I64, calendar: float) -> Classroom:
     """One site, shared calendar, distinct payers, small total. Codes per member, -1 where unknown."""
     site = largest_share(block)
     known = payer[payer >= 0]
@@ -108,6 +109,15 @@ def classroom(block: I64, payer: I64, exchanges: I64, shared_hours: float) -> Cl
         site >= CLASSROOM_SITE
         and payers >= CLASSROOM_PAYERS
         and per_member <= CLASSROOM_TOTAL
-        and shared_hours >= CLASSROOM_HOURS
+        and calendar >= CLASSROOM_CALENDAR
     )
-    return Classroom(clears, site, payers, per_member, shared_hours)
+    return Classroom(clears, site, payers, per_member, calendar)
+
+
+def calendar(hour: I64, member: I64) -> float:
+    """Meetings in one hour over those expected from the hours of the day. `hour` since 1970, `member`: parallel."""
+    active = np.unique(np.column_stack([hour, member]), axis=0)[:, 0]
+    together = np.unique(active, return_counts=True)[1]
+    of_day = np.unique(active % 24, return_counts=True)[1]
+    expected = float((of_day * (of_day - 1)).sum()) / max(1, len(np.unique(active // 24)))
+    return float((together * (together - 1)).sum()) / expected if expected > 0 else 0.0

@@ -486,15 +486,11 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     outsiders = np.bincount(pairs[:, 1], minlength=len(names)) if len(pairs) else np.zeros(len(names), int)
     dense = np.searchsorted(members, reduced.rows.account[mine])
     finding.benchmark = ex.benchmark(dense, code, outsiders, len(members))
-    hour = reduced.rows.ts[mine] // dt.HOUR_US
-    pairs = np.unique(np.column_stack([hour, dense]), axis=0)
-    slot, together = np.unique(pairs[:, 0], return_counts=True)
-    busy = slot[together >= max(2, 0.2 * len(members))]
     finding.classroom = ex.classroom(
         units.block[members],
         units.payer[members],
         reduced.volume[members],
-        float(np.isin(hour, busy).mean()) if len(hour) else 0.0,
+        ex.calendar(reduced.rows.ts[mine] // dt.HOUR_US, dense),
     )
 
 
