@@ -43,8 +43,9 @@ SIDE_NEEDS = (
 def groups_table(findings: Findings) -> Table:
     """Campaigns and leads in full; cleared groups by their reason."""
     table = Table(title="Groups", title_justify="left")
-    for name in ("group", "verdict", "accounts", "exchanges", "first", "last", "strongest evidence"):
-        table.add_column(name, justify="right" if name in ("accounts", "exchanges") else "left")
+    for name in ("group", "verdict", "accounts", "exchanges", "from", "strongest evidence"):
+        number = name in ("accounts", "exchanges")
+        table.add_column(name, justify="right" if number else "left", no_wrap=name in ("group", "from"))
     cleared: dict[str, list[Group]] = {}
     for group in findings.groups:
         if group.verdict == "cleared":
@@ -58,8 +59,7 @@ def groups_table(findings: Findings) -> Table:
             f"{group.accounts:,}",
             f"{group.exchanges:,}",
             group.first_ts[:10],
-            group.last_ts[:10],
-            best.text if best else "",
+            f"{best.signal.replace('_', ' ')}, {best.bits:.0f} bits" if best else "",
         )
     for why, groups in sorted(cleared.items()):
         table.add_row(
@@ -67,7 +67,6 @@ def groups_table(findings: Findings) -> Table:
             f"cleared: {WHY.get(why, why)}",
             f"{sum(g.accounts for g in groups):,}",
             f"{sum(g.exchanges for g in groups):,}",
-            "",
             "",
             "",
         )

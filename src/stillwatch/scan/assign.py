@@ -55,8 +55,12 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     blocked = taken | context.units.gateway | (context.units.honest_group >= 0) | context.units.contract
     out = []
     for finding, (accounts, bits, total), recruit in zip(findings, scored, named, strict=True):
-        core = np.isin(accounts, finding.members) & (total >= CORE_LEAST_BITS)
-        keep = core | (recruit & ~blocked[accounts])
+        core = np.isin(accounts, finding.members)
+        if finding.verdict == "cleared":
+            keep = core
+        else:
+            core &= total >= CORE_LEAST_BITS
+            keep = core | (recruit & ~blocked[accounts])
         out.append(
             Assignment(accounts[keep], core[keep], total[keep], {view: b[keep] for view, b in bits.items()})
         )

@@ -194,7 +194,7 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
                 if test.method == "none"
                 else f"does not confirm it (p = {test.p:.2f})"
             )
-            against.append(Evidence(kind="COUNTER", signal=test.view, bits=-0.0, text=f"{test.view} {seen}."))
+            against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=f"{test.view} {seen}."))
     for direct in finding.direct:
         text = DIRECT_WORDS[direct.name].format(observed=direct.observed, expected=direct.expected)
         if direct.p <= judged.direct_level:

@@ -14,12 +14,15 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from stillwatch.campaign.record import iso
+from stillwatch.detect import confirm as cf
+from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.ingest import open_log
 from stillwatch.scan import judge as jd
-from stillwatch.scan.assign import assign
+from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.collect import COLUMNS, Collector, Reduced
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.judge import Finding, Judged, judge
@@ -129,6 +132,10 @@ def scan(
             listed = _listed(judged)
             progress("members", 0, 1)
             assigned = assign(judged, listed)
+            for finding, assignment in zip(listed, assigned, strict=True):
+                if finding.verdict != "cleared":
+                    refit(judged, finding, assignment.accounts[assignment.core])
+            listed, assigned = _still_groups(listed, assigned)
             releases = release_events(tables.get("releases"))
             result = tabulate(judged, listed, assigned, releases)
             marks["members"] = time.monotonic() - started
@@ -205,6 +212,39 @@ def _listed(judged: Judged) -> list[Finding]:
     for reference in judged.references:
         reference.verdict, reference.why = "cleared", "verified_entity"
     return listed + list(judged.references)
+
+
+def refit(judged: Judged, finding: Finding, core: npt.NDArray[np.int64]) -> None:
+    """State tests and evidence for the accounts that are named, where stage 7 took some away.
+
+    The verdict can only become weaker: a campaign whose remaining core no direct test sees is a lead.
+    """
+    if len(core) == len(finding.members) or len(core) < LEAST_GROUP:
+        return
+    context = judged.context
+    finding.members = core
+    indexes = {"FORM": context.form, "LINK": context.identity}
+    finding.tested = cf.confirm(
+        core, finding.view_found, indexes, context.residuals, context.strata, context.seed
+    )
+    finding.p = cf.partial_conjunction(finding.tested)
+    rows = jd.GroupRows(context.reduced)
+    jd.direct_tests(context, rows, finding)
+    jd.explanations(context, rows, finding)
+    if finding.verdict == "campaign" and not finding.fired(judged.direct_level):
+        finding.verdict, finding.why, finding.roads = "lead", "not_harvest_like", ()
+
+
+def _still_groups(
+    findings: list[Finding], assigned: list[Assignment]
+) -> tuple[list[Finding], list[Assignment]]:
+    """Without the groups of which fewer than LEAST_GROUP core members are left."""
+    kept = [
+        (f, a)
+        for f, a in zip(findings, assigned, strict=True)
+        if f.verdict == "cleared" or int(a.core.sum()) >= LEAST_GROUP
+    ]
+    return [f for f, _ in kept], [a for _, a in kept]
 
 
 def reach(judged: Judged) -> str:
