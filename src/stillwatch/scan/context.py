@@ -1,0 +1,201 @@
+"""What the stages share, computed once: indexes, strata, residuals, hand-overs; and the records they fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from stillwatch.detect import confirm as cf
+from stillwatch.detect import direct as dt
+from stillwatch.detect import explain as ex
+from stillwatch.detect import score as sc
+from stillwatch.detect.keys import KeyIndex, build_index, without
+from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
+from stillwatch.scan.collect import Reduced
+from stillwatch.scan.units import Units
+from stillwatch.views.base import I64, KeyTable, mix
+from stillwatch.views.time import TimeView, build_time_view
+
+PUBLIC_HOLDERS = 50
+PUBLIC_P = 0.01
+REPEATED = 2
+LINKING_KEYS = 3
+TEMPLATE_KEYS = 4
+"""Postings from which a prompt family links accounts, and from which its holders are a candidate."""
+
+DIRECT_REACH = 0.1
+
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that the stages share, computed once."""
+
+    reduced: Reduced
+    units: Units
+    seed: int
+    form: KeyIndex
+    """FORM with public keys worth nothing."""
+    link: KeyIndex
+    """LINK for discovery: all kinds."""
+    identity: KeyIndex
+    """LINK for confirmation: what whoever runs the accounts arranges; a software stack is worth nothing."""
+    public: Bool
+    time: TimeView
+    residuals: npt.NDArray[np.float32]
+    strata: Strata
+    handovers: dt.Handovers
+    unlinked: Bool
+    family_key: I64
+    """Key number in FORM of each prompt family."""
+    size: I64
+    """Postings behind each FORM key."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """One group on its way through the stages."""
+
+    members: I64
+    view_found: str
+    origin: str
+    tested: list[cf.Tested]
+    p: float
+    q: float = 1.0
+    merged: int = 1
+    reference: int = -1
+    """Code of the known-honest group that this is, or -1."""
+    direct: list[dt.Direct] = field(default_factory=list)
+    openness: ex.Openness = field(default_factory=lambda: ex.Openness(0.0, "payment"))
+    items: int = 0
+    space: float = 0.0
+    score: float = 0.0
+    conformal_p: float = 1.0
+    conformal_q: float = 1.0
+    benchmark: ex.Benchmark | None = None
+    classroom: ex.Classroom | None = None
+    families: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    verdict: str = "lead"
+    why: str | None = None
+    roads: tuple[str, ...] = ()
+    entity_share: float = 0.0
+
+    def fired(self, level: float) -> list[dt.Direct]:
+        """Direct tests at or below `level` that concern at least `DIRECT_REACH` of the group."""
+        return [d for d in self.direct if d.p <= level and d.reach >= DIRECT_REACH]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Groups with verdicts, the references used, and what the numbers allow."""
+
+    context: Context
+    findings: list[Finding]
+    references: list[Finding]
+    candidates: int
+    conformal: sc.Conformal
+    direct_level: float
+
+
+def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
+    """Indexes, strata, residuals and hand-overs."""
+    form_index = _index(reduced.form)
+    link_index = _index(reduced.link)
+    stack = reduced.link.key_kind == reduced.link.kinds.index("stack")
+    identity = without(link_index, stack)
+    view = build_time_view(reduced.activity, reduced.first_hour)
+    residuals = view.residuals(np.arange(reduced.accounts))
+    strata = build_strata(reduced.volume, view.block, units.signup_month, units.tier)
+    held, size = _family_keys(reduced)
+    # Five words in a row may be a template's clause; four are everyday language and tie nobody.
+    form_index = without(form_index, size < LINKING_KEYS)
+    public = _public_keys(form_index, identity, residuals, strata, seed)
+    turns = reduced.turns
+    bans = np.flatnonzero(units.banned_us > 0)
+    edges = dt.find_handovers(
+        turns.held_hash,
+        turns.held_by,
+        turns.held_us,
+        turns.went_on_hash,
+        turns.went_on_by,
+        turns.went_on_us,
+        np.concatenate([reduced.refused_by, bans]),
+        np.concatenate([reduced.refused_us, units.banned_us[bans]]),
+    )
+    group = units.honest_group
+    known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])
+    return Context(
+        reduced,
+        units,
+        seed,
+        without(form_index, public),
+        link_index,
+        identity,
+        public,
+        view,
+        residuals,
+        strata,
+        edges,
+        ~known,
+        held,
+        size,
+    )
+
+
+def _family_keys(reduced: Reduced) -> tuple[I64, I64]:
+    """(FORM key of each prompt family or -1, postings behind each FORM key; other kinds count as long ones)."""
+    wanted = mix(reduced.prompt_families.fingerprint, "prompt_family")
+    place = np.searchsorted(reduced.form.key_hash, wanted)
+    held = np.full(len(wanted), -1, np.int64)
+    if len(wanted):
+        there = reduced.form.key_hash[np.minimum(place, len(reduced.form.key_hash) - 1)] == wanted
+        held[there] = place[there]
+    size = np.full(len(reduced.form.key_hash), TEMPLATE_KEYS, np.int64)
+    counted = np.bincount(reduced.prompt_families.key_family, minlength=len(held))
+    size[held[held >= 0]] = counted[held >= 0]
+    return held, size
+
+
+def _index(table: KeyTable) -> KeyIndex:
+    """Index of one view. A prompt family counts for an account from its second use: a template is what somebody
+    repeats, and a sentence that two people happened to write once is no tie between them.
+    """
+    kept = table.count >= REPEATED
+    if "prompt_family" in table.kinds:
+        kept |= table.key_kind[table.key] != table.kinds.index("prompt_family")
+    else:
+        kept[:] = True
+    return build_index(
+        table.account[kept], table.key[kept], table.count[kept], table.accounts, len(table.key_hash)
+    )
+
+
+def _public_keys(
+    index: KeyIndex, identity: KeyIndex, residuals: npt.NDArray[np.float32], strata: Strata, seed: int
+) -> Bool:
+    """Popular keys whose holders share nothing else: public prompts, everyday phrases. They are worth nothing.
+
+    An operation's own popular template is not among them: its holders share more than the template.
+    """
+    public = np.zeros(index.n_keys, bool)
+    for key in np.flatnonzero(index.df() >= PUBLIC_HOLDERS):
+        holders = index.held_by(int(key)).astype(np.int64)
+        draw = seeded(seed, "public", holders)
+        if len(holders) > cf.LARGE_GROUP:
+            rng = np.random.default_rng(draw)
+            holders = np.sort(rng.choice(holders, cf.LARGE_GROUP, replace=False))
+        excluded = np.zeros(index.accounts, bool)
+        excluded[index.held_by(int(key))] = True
+        if excluded.sum() * 2 > index.accounts:
+            public[key] = True
+            continue
+        seats = seats_for(strata, holders, excluded)
+        linked = cf.keys_against_null(identity, "LINK", holders, seats, draw)
+        if linked.p <= PUBLIC_P:
+            continue
+        timed = cf.time_against_null(residuals, holders, seats, draw)
+        public[key] = timed.p > PUBLIC_P
+    return public
