@@ -13,6 +13,7 @@ from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
 from stillwatch.detect.keys import KeyIndex, build_index, without
 from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
+from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.units import Units
 from stillwatch.views.base import I64, KeyTable, mix
@@ -21,6 +22,8 @@ from stillwatch.views.time import TimeView, build_time_view
 PUBLIC_HOLDERS = 50
 PUBLIC_P = 0.01
 REPEATED = 2
+FEW = 10
+"""Exchanges up to which an account shows too little for a second use of a family to be asked of it."""
 LINKING_KEYS = 3
 TEMPLATE_KEYS = 4
 """Postings from which a prompt family links accounts, and from which its holders are a candidate."""
@@ -43,6 +46,11 @@ class Context:
     """LINK for discovery: all kinds."""
     identity: KeyIndex
     """LINK for confirmation: what whoever runs the accounts arranges; a software stack is worth nothing."""
+    arranged: KeyIndex
+    """The same without sign-up batches, which have a direct test of their own."""
+    form_once: KeyIndex
+    """FORM for members: accounts of few exchanges keep the families that they used once."""
+    rhythm: Rhythm
     public: Bool
     time: TimeView
     residuals: npt.NDArray[np.float32]
@@ -66,6 +74,9 @@ class Finding:
     p: float
     q: float = 1.0
     merged: int = 1
+    """Confirmed candidates that this group grew from."""
+    candidate: int = 0
+    """Accounts of the candidate whose p and q are stated."""
     reference: int = -1
     """Code of the known-honest group that this is, or -1."""
     direct: list[dt.Direct] = field(default_factory=list)
@@ -125,15 +136,22 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         np.concatenate([reduced.refused_by, bans]),
         np.concatenate([reduced.refused_us, units.banned_us[bans]]),
     )
+    form_index = without(form_index, public)
+    once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
+    signup = reduced.link.key_kind == reduced.link.kinds.index("signup_batch")
+    activity = reduced.activity
     group = units.honest_group
     known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])
     return Context(
         reduced,
         units,
         seed,
-        without(form_index, public),
+        form_index,
         link_index,
         identity,
+        without(identity, signup),
+        once,
+        build_rhythm(residuals, activity.offsets, activity.hour, activity.hours),
         public,
         view,
         residuals,
@@ -159,11 +177,14 @@ def _family_keys(reduced: Reduced) -> tuple[I64, I64]:
     return held, size
 
 
-def _index(table: KeyTable) -> KeyIndex:
+def _index(table: KeyTable, sparing: Bool | None = None) -> KeyIndex:
     """Index of one view. A prompt family counts for an account from its second use: a template is what somebody
-    repeats, and a sentence that two people happened to write once is no tie between them.
+    repeats, and a sentence that two people happened to write once is no tie between them. Accounts in `sparing`
+    are spared that condition.
     """
     kept = table.count >= REPEATED
+    if sparing is not None:
+        kept |= sparing[table.account]
     if "prompt_family" in table.kinds:
         kept |= table.key_kind[table.key] != table.kinds.index("prompt_family")
     else:

@@ -12,9 +12,10 @@ from stillwatch.detect import confirm as cf
 from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
-from stillwatch.detect.discover import FAIR_SHARE, LEAST_GROUP, Candidate, core_keys, discover
+from stillwatch.detect.discover import LEAST_GROUP, Candidate, core_keys, discover
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
+from stillwatch.scan.refine import Evidence, refine
 from stillwatch.scan.units import Units
 from stillwatch.views.base import I64
 from stillwatch.views.families import slot_contents
@@ -27,9 +28,11 @@ CLASS_EXPLAINS = {"signup_batch"}
 HIDDEN_SHARE = 0.5
 """Openness from which a group is openly one customer."""
 ENTITY_SHARE = 0.5
-SAME_OPERATION = 0.5
+BARE_SHARE = 0.25
+"""Openness below which a declared owner is a bare claim. Honest owners have a payer, a site or a domain."""
 LARGEST_FAMILIES = 12
-ROUNDS = 3
+LEAST_LIKE = 0.1
+"""Overlap (Jaccard) of a group with the confirmed candidate whose claim it takes over."""
 Bool = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]
 
@@ -98,126 +101,46 @@ def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Pr
     return findings
 
 
-def _density(context: Context, members: I64) -> float:
-    """Shared rarity per pair of members, over FORM and LINK."""
-    pairs = len(members) * (len(members) - 1) / 2
-    total = 0.0
-    for index in (context.form, context.identity):
-        scratch = np.zeros(index.n_keys, np.int32)
-        total += cf.co_occurrence(members, index.account_offsets, index.keys, index.weight, scratch)
-    return total / pairs if pairs else 0.0
-
-
-def _between(context: Context, a: I64, b: I64) -> float:
-    """Shared rarity per pair of one account of `a` and one of `b`, over FORM and LINK."""
-    total = 0.0
-    for index in (context.form, context.identity):
-        total += float((index.group_counts(a) * index.group_counts(b) * index.weight).sum())
-    return total / (len(a) * len(b))
-
-
-def merge(context: Context, findings: list[Finding]) -> list[Finding]:
-    """One operation is one group: densest first; later groups keep what is not yet taken, and are tested again."""
-    ranked = sorted(findings, key=lambda f: (-_density(context, f.members), f.p, f.members.tolist()))
-    kept: list[Finding] = []
+def grown(context: Context, coordinated: list[Finding], progress: Progress) -> list[Finding]:
+    """Groups from the confirmed candidates, each with the claim of the candidate that it is most like."""
+    if not coordinated:
+        return []
+    pool = np.unique(np.concatenate([f.members for f in coordinated]))
+    indexes = {"FORM": context.form_once, "LINK": context.identity}
+    evidence = Evidence(indexes, context.rhythm, pool)
+    groups = refine(evidence, [f.members for f in coordinated], progress)
     owner = np.full(context.reduced.accounts, -1, np.int64)
-    indexes = {"FORM": context.form, "LINK": context.identity}
-    for finding in ranked:
-        codes = owner[finding.members]
-        rest = finding.members[codes < 0]
-        home, shared = np.unique(codes[codes >= 0], return_counts=True)
-        best = int(home[shared.argmax()]) if len(home) else -1
-        if best >= 0 and len(rest):
-            inside = _between(context, rest, kept[best].members)
-            both = _density(context, kept[best].members) * _density(context, finding.members)
-            if inside >= SAME_OPERATION * both**0.5:
-                kept[best].members = np.union1d(kept[best].members, rest)
-                kept[best].merged += 1
-                owner[rest] = best
-                continue
-        if len(rest) < LEAST_GROUP:
-            continue
-        if len(rest) < len(finding.members):
-            tested = cf.confirm(
-                rest, finding.view_found, indexes, context.residuals, context.strata, context.seed
-            )
-            p = cf.partial_conjunction(tested)
-            if p > CONFIRM_LEVEL / max(1, len(findings)):
-                continue
-            finding = replace(finding, members=rest, tested=tested, p=p)
-        owner[finding.members] = len(kept)
-        kept.append(finding)
-    return _join(context, kept)
-
-
-def _join(context: Context, kept: list[Finding]) -> list[Finding]:
-    """Join groups whose accounts are as close to each other as the accounts inside them."""
-    dense = [_density(context, f.members) for f in kept]
-    parent = list(range(len(kept)))
-    for i in range(len(kept)):
-        for j in range(i):
-            close = _between(context, kept[i].members, kept[j].members)
-            if close >= SAME_OPERATION * (dense[i] * dense[j]) ** 0.5:
-                a, b = i, j
-                while parent[a] != a:
-                    a = parent[a]
-                while parent[b] != b:
-                    b = parent[b]
-                parent[max(a, b)] = min(a, b)
-    out: list[Finding] = []
-    for i, finding in enumerate(kept):
-        if parent[i] == i:
-            root = {i}
-            changed = True
-            while changed:
-                more = {j for j in range(len(kept)) if parent[j] in root} - root
-                changed = bool(more)
-                root |= more
-            finding.members = np.unique(np.concatenate([kept[j].members for j in sorted(root)]))
-            finding.merged = sum(kept[j].merged for j in root)
-            out.append(finding)
+    for number, members in enumerate(groups):
+        owner[members] = number
+    best: list[tuple[float, Finding] | None] = [None] * len(groups)
+    merged = [0] * len(groups)
+    for finding in coordinated:
+        homes = owner[finding.members]
+        names, shared = np.unique(homes[homes >= 0], return_counts=True)
+        for home, both in zip(names.tolist(), shared.tolist(), strict=True):
+            size = len(finding.members)
+            merged[home] += 2 * both > size
+            like = both / (size + len(groups[home]) - both)
+            now = best[home]
+            if now is None or (like, -finding.p) > (now[0], -now[1].p):
+                best[home] = (like, finding)
+    out = []
+    for members, found, count in zip(groups, best, merged, strict=True):
+        # A group whose accounts stand in no confirmed candidate together has no claim to state.
+        if found is not None and found[0] >= LEAST_LIKE:
+            origin = found[1]
+            out.append(replace(origin, members=members, merged=count, candidate=len(origin.members)))
     return out
 
 
-def allot(context: Context, findings: list[Finding], pool: I64) -> list[Finding]:
-    """Give each account of `pool` to the group that it is closest to, or to none.
+def unselected(context: Context, members: I64) -> I64:
+    """The members that would be members without any sign-up key: whom the sign-up test may look at.
 
-    Closeness is the rarity shared with a member, on average (FORM and LINK); below `FAIR_SHARE` of the group's own
-    upper quartile an account hangs on by a stray key. `pool` are the accounts of all confirmed
-    candidates: whoever was never in one is left to stage 7.
+    Who was chosen because of a shared sign-up batch cannot then be evidence for sign-up batches.
     """
-    for _ in range(ROUNDS):
-        if not findings:
-            return findings
-        close = np.stack([_closeness(context, f.members, pool) for f in findings])
-        typical = [
-            np.quantile(c[np.isin(pool, f.members)], 0.75) for c, f in zip(close, findings, strict=True)
-        ]
-        best = close.argmax(axis=0)
-        enough = close.max(axis=0) >= FAIR_SHARE * np.array(typical)[best]
-        kept = []
-        for number, finding in enumerate(findings):
-            members = pool[enough & (best == number)]
-            if len(members) >= LEAST_GROUP:
-                finding.members = members
-                kept.append(finding)
-        findings = kept
-    return findings
-
-
-def _closeness(context: Context, members: I64, pool: I64) -> npt.NDArray[np.float64]:
-    inside = np.isin(pool, members)
-    total = np.zeros(len(pool))
-    for index in (context.form, context.identity):
-        counts = index.group_counts(members)
-        size = len(members)
-        lengths = index.account_offsets[pool + 1] - index.account_offsets[pool]
-        first = np.repeat(index.account_offsets[pool] - np.cumsum(lengths) + lengths, lengths)
-        keys = index.keys[first + np.arange(lengths.sum())]
-        mine = np.repeat(inside, lengths)
-        share = np.where(mine, (counts[keys] - 1) / max(1, size - 1), counts[keys] / size)
-        total += np.bincount(np.repeat(np.arange(len(pool)), lengths), index.weight[keys] * share, len(pool))
-    return total
+    evidence = Evidence({"FORM": context.form_once, "LINK": context.arranged}, context.rhythm, members)
+    keep, _ = evidence.belongs(evidence.bits(members, members), len(members))
+    return members[keep]
 
 
 def core_families(context: Context, members: I64) -> I64:
@@ -275,10 +198,12 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
             split = result
     split = replace(split, p=min(1.0, split.p * max(1, len(finding.families))))
     end, start = int(reduced.last_us.max()), int(reduced.first_us.min())
+    mail_class = np.where(units.corporate >= 0, -1, units.mail)
+    batch = dt.signup_batch(units.created_us, mail_class, unselected(context, members))
     finding.direct = [
         split,
         dt.handover(context.handovers, member, context.unlinked),
-        dt.signup_batch(units.created_us, np.where(units.corporate >= 0, -1, units.mail), members),
+        replace(batch, reach=batch.observed / len(members)),
         dt.takeover(reduced.first_us, reduced.last_us, units.banned_us, members, end, start),
     ]
     drawn = np.unique(np.concatenate(harvested)) if harvested else np.zeros(0, np.int64)
@@ -292,7 +217,9 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     """Stage 5, the other side: openness, benchmark, classroom."""
     reduced, units = context.reduced, context.units
     members = finding.members
-    finding.openness = ex.openness(units.payer[members], units.block[members], units.corporate[members])
+    finding.openness = ex.openness(
+        units.payer[members], units.block[members], units.corporate[members], units.mail[members]
+    )
     mine = rows.of(members)
     item = reduced.rows.item[mine]
     names, code = np.unique(item, return_inverse=True)
@@ -310,6 +237,7 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
         units.payer[members],
         reduced.volume[members],
         ex.calendar(reduced.rows.ts[mine] // dt.HOUR_US, dense),
+        ex.common_items(dense, code),
     )
 
 
@@ -347,6 +275,9 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     finding.roads = tuple(roads)
     codes = units.declared[members]
     finding.entity_share = ex.largest_share(codes)
+    # A name that all members type in, with nothing that was bought or registered behind it, is neither evidence
+    # nor excuse.
+    bare = finding.openness.known and finding.openness.share < BARE_SHARE
     if units.contract[members].mean() >= 0.8:
         finding.verdict, finding.why = "cleared", "contract"
     elif not fired and finding.benchmark is not None and finding.benchmark.clears:
@@ -357,7 +288,7 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
         and finding.classroom.clears
     ):
         finding.verdict, finding.why = "cleared", "classroom"
-    elif finding.entity_share >= ENTITY_SHARE or finding.openness.share >= HIDDEN_SHARE:
+    elif finding.openness.share >= HIDDEN_SHARE or (finding.entity_share >= ENTITY_SHARE and not bare):
         finding.verdict, finding.why = "lead", "openly_one_customer"
     elif roads:
         finding.verdict, finding.why = "campaign", None
@@ -385,8 +316,7 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
     tested = confirmed(context, found, progress)
     references = [f for f in tested if f.reference >= 0 and f.q <= CONFIRM_LEVEL]
     coordinated = [f for f in tested if f.reference < 0 and f.q <= CONFIRM_LEVEL]
-    pool = np.unique(np.concatenate([np.zeros(0, np.int64), *(f.members for f in coordinated)]))
-    findings = allot(context, merge(context, coordinated), pool)
+    findings = grown(context, coordinated, progress)
     rows = GroupRows(reduced)
     for number, finding in enumerate(references + findings):
         progress("explain", number, len(references) + len(findings))

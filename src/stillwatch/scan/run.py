@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stillwatch.campaign.record import iso
-from stillwatch.detect import confirm as cf
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.ingest import open_log
 from stillwatch.scan import judge as jd
@@ -223,11 +222,6 @@ def refit(judged: Judged, finding: Finding, core: npt.NDArray[np.int64]) -> None
         return
     context = judged.context
     finding.members = core
-    indexes = {"FORM": context.form, "LINK": context.identity}
-    finding.tested = cf.confirm(
-        core, finding.view_found, indexes, context.residuals, context.strata, context.seed
-    )
-    finding.p = cf.partial_conjunction(finding.tested)
     rows = jd.GroupRows(context.reduced)
     jd.direct_tests(context, rows, finding)
     jd.explanations(context, rows, finding)
