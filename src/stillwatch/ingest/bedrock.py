@@ -22,7 +22,7 @@ from stillwatch.ingest.converse import is_converse, messages_reply, messages_req
 from stillwatch.ingest.endpoints import endpoint_by_shape
 from stillwatch.ingest.objects import DECODE_ERRORS, Piece, decode_part, read_objects, why
 from stillwatch.ingest.registry import Broken, Owner, Probe, RawBatch, ReadOptions
-from stillwatch.ingest.replies import response_columns, usage_columns
+from stillwatch.ingest.replies import answered, response_columns, usage_columns
 from stillwatch.ingest.rows import Unfit, batches
 from stillwatch.ingest.source import Source
 from stillwatch.ingest.streams import reply_body
@@ -185,8 +185,7 @@ def _owner(record: _Record) -> Owner | None:
 def _columns(record: _Record, with_content: bool) -> Columns:
     given = _member("input", record.input, _Input)
     made = _member("output", record.output, _Output)
-    request, cut = _body("input", given.inputBodyJson)
-    asked = messages_request(request) if request is not None and is_converse(request) else request
+    asked, cut = _request(given.inputBodyJson)
     out: Columns = request_columns(asked, with_content=with_content)
     if "n_messages" not in out:
         out.setdefault("content_state", "truncated" if cut else "absent")
@@ -238,31 +237,61 @@ def _member(name: str, raw: msgspec.Raw, kind: type[Any]) -> Any:
         raise Unfit(name, why(error)) from None
 
 
-def _body(name: str, raw: msgspec.Raw) -> tuple[dict[str, Any] | None, bool]:
-    """(body, was it cut). A body that is no JSON object (an image, an audio) has nothing to read."""
+def _decoded(name: str, raw: msgspec.Raw) -> Any:
+    """A body; as text where it is JSON that does not decode."""
     try:
         value = decode_part(raw)
     except DECODE_ERRORS as error:
         raise Unfit(name, why(error)) from None
-    if isinstance(value, str) and value.lstrip().startswith("{"):
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
-            value = decode_part(value.encode("utf-8", "replace"))
+            return decode_part(value.encode("utf-8", "replace"))
         except DECODE_ERRORS:
-            return None, True
-    return (value, False) if isinstance(value, dict) else (None, False)
+            pass
+    return value
+
+
+def _request(raw: msgspec.Raw) -> tuple[dict[str, Any] | None, bool]:
+    """(body, was it cut). A body that is no JSON object (an image, an audio) has nothing to read."""
+    value = _decoded("input", raw)
+    if not isinstance(value, dict):
+        return None, isinstance(value, str)
+    if is_converse(value):
+        return messages_request(value), False
+    for key in ("inputText", "message"):
+        # Titan and Cohere have names of their own for the prompt.
+        if isinstance(value.get(key), str) and "messages" not in value:
+            return {**value, "prompt": value[key]}, False
+    return value, False
 
 
 def _reply(raw: msgspec.Raw) -> dict[str, Any] | None:
-    try:
-        value = decode_part(raw)
-    except DECODE_ERRORS as error:
-        raise Unfit("output", why(error)) from None
+    value = _decoded("output", raw)
     if isinstance(value, list):
         value = [part["chunk"] if isinstance(part, dict) and "chunk" in part else part for part in value]
     value = messages_reply(value)
-    found = reply_body(value) if isinstance(value, str | list) else value
-    found = messages_reply(found)
-    return found if isinstance(found, dict) else None
+    if isinstance(value, list):
+        value = reply_body(value) or _plain(value)
+    if isinstance(value, dict) and not answered(value):
+        return {**value, **_plain([value])}
+    return value if isinstance(value, dict) else None
+
+
+def _plain(parts: list[Any]) -> dict[str, Any]:
+    """Answers and streams of models that write text alone (Llama, Titan, Mistral, Cohere), as a message."""
+    texts: list[str] = []
+    stop: Any = None
+    for part in parts:
+        if not isinstance(part, dict):
+            continue
+        listed = next((part[key] for key in ("results", "outputs", "generations") if key in part), None)
+        for item in listed if isinstance(listed, list) else [part]:
+            if isinstance(item, dict):
+                found = [item.get(key) for key in ("generation", "outputText", "text")]
+                texts.extend(text for text in found if isinstance(text, str))
+                reasons = [item.get(key) for key in ("stop_reason", "completionReason", "finish_reason")]
+                stop = next((reason for reason in reasons if reason is not None), stop)
+    return {"content": [{"type": "text", "text": "".join(texts)}], "stop_reason": stop} if texts else {}
 
 
 def _counts(given: _Input, made: _Output) -> Columns:

@@ -325,7 +325,7 @@ def reasoning_of(item: Mapping[str, Any]) -> list[str]:
     listed = item.get("thinking_blocks")
     if isinstance(listed, list) and listed:
         blocks = [*blocks, *listed]
-    if not blocks and len(item) == 2:
+    if not blocks and len(item) == 2 and "role" in item and "content" in item:
         return _NO_TEXTS
     found: list[str] = []
     for block in [item, *blocks]:
