@@ -239,3 +239,14 @@ def test_mutated_parquet(changes: list[tuple[int, int]]) -> None:
     for at, byte in changes:
         data[4 + at % (end - 4)] = byte
     _survives(bytes(data))
+
+
+@FUZZ
+@given(
+    st.lists(st.tuples(st.text(max_size=6) | st.sampled_from(["User-Agent", "a\nuser-agent", "x-ja4"]), JSON))
+)
+def test_any_headers(pairs: list[tuple[str, object]]) -> None:
+    listed = [list(pair) for pair in pairs]
+    for headers in (dict(pairs), listed, [{"name": name, "value": value} for name, value in pairs]):
+        rows = [envelope(0, CHAT, PLAIN), envelope(1, CHAT, PLAIN, headers=headers)]
+        assert _survives(_lines(rows), "bodies") == 2

@@ -6,10 +6,14 @@ and cookies stay unread.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from stillwatch.ingest.bodies import Columns
 from stillwatch.sketch.hashing import content_hash
+
+_READ = {"user-agent": "user_agent", "x-ja4": "ja4"}
 
 
 def header_columns(headers: Any) -> Columns | None:
@@ -19,24 +23,26 @@ def header_columns(headers: Any) -> Columns | None:
     Taken are an object, a list of [name, value] pairs, and a list of objects with `name` (or `key`) and
     `value`. Of a header that occurs several times the first value counts, and its name each time.
     """
-    pairs = _pairs(headers)
+    pairs = headers.items() if isinstance(headers, dict) else _pairs(headers)
     if pairs is None:
         return None
-    names = [name for name, _ in pairs]
-    joined = "\n".join(names).lower()
-    out: Columns = {"header_hash": content_hash("headers", joined) if names else None}
-    for header, column in (("user-agent", "user_agent"), ("x-ja4", "ja4")):
-        if header in joined:
-            value = next((value for name, value in pairs if name.lower() == header), None)
-            value = value[0] if isinstance(value, list) and value else value
+    names = [name.lower() for name, _ in pairs]
+    out: Columns = {"header_hash": content_hash("headers", "\n".join(names)) if names else None}
+    for place, name in enumerate(names):
+        if name in _READ and _READ[name] not in out:
+            value = _at(pairs, place)
             if isinstance(value, str) and value:
-                out[column] = value
+                out[_READ[name]] = value
     return out
 
 
+def _at(pairs: Iterable[tuple[str, Any]], place: int) -> Any:
+    """The value at a place; the first of several (Go's servers keep a list for every name)."""
+    _, value = next(islice(pairs, place, None))
+    return value[0] if isinstance(value, list) and value else value
+
+
 def _pairs(headers: Any) -> list[tuple[str, Any]] | None:
-    if isinstance(headers, dict):
-        return list(headers.items())
     if not isinstance(headers, list):
         return None
     pairs: list[tuple[str, Any]] = []

@@ -20,6 +20,8 @@ T = TypeVar("T")
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """All that msgspec raises for hostile bytes."""
 
+_decode = msgspec.json.Decoder().decode
+
 
 @dataclass(frozen=True, slots=True)
 class Piece(Generic[T]):
@@ -91,12 +93,12 @@ def whole_surrogates(text: bytes) -> bytes | None:
 def decode_part(raw: bytes | msgspec.Raw) -> Any:
     """A member that was left undecoded when its row was read. Raises one of `DECODE_ERRORS`."""
     try:
-        return msgspec.json.decode(raw)
+        return _decode(raw)
     except DECODE_ERRORS:
         whole = whole_surrogates(bytes(raw))
         if whole is None:
             raise
-        return msgspec.json.decode(whole)
+        return _decode(whole)
 
 
 def why(error: Exception) -> str:

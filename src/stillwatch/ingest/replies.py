@@ -37,9 +37,11 @@ def response_columns(body: Any) -> Columns:
 
 def answered(body: Any) -> bool:
     """Whether a body is an answer, and no error: the call had status 200."""
-    return isinstance(body, dict) and any(
-        isinstance(body.get(key), list) for key in ("choices", "output", "content", "data")
-    )
+    if isinstance(body, dict):
+        for key in ("choices", "content", "output", "data"):
+            if isinstance(body.get(key), list):
+                return True
+    return False
 
 
 def usage_columns(usage: Any) -> Columns:
