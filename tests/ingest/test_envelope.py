@@ -320,7 +320,8 @@ def test_tool_results_behind_the_text(write: Write) -> None:
 
 
 def test_hidden_history_is_null(write: Write) -> None:
-    for extra in ({"previous_response_id": "r"}, {"conversation": {"id": "conv_1"}}):
+    items = [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "go on"}]
+    for extra in ({"previous_response_id": "r"}, {"input": items}, {"conversation": {"id": "conv_1"}}):
         row = one(write, {"model": "m", "input": "go on"} | extra, RESPONSES_REPLY)
         assert (row["prompt"], row["turn_hashes"], row["prefix_hash"]) == ("go on", None, None)
     assert row["conversation_id"] == "conv_1"
@@ -527,6 +528,14 @@ def test_no_account(write: Write) -> None:
     del missing["ts"]
     with pytest.raises(ColumnError, match="ts"):
         read_all(write("c.jsonl", jsonl([missing])))
+
+
+@pytest.mark.parametrize("first", ["request", "ts"])
+def test_a_long_envelope_is_known_by_its_first_keys(write: Write, first: str) -> None:
+    row = envelope(1, {"model": "m", "messages": [{"role": "user", "content": "x" * 200_000}]}, CHAT_REPLY)
+    row = {first: row.pop(first), **row}
+    table, log = read_all(write("a.jsonl", jsonl([row])))
+    assert (log.format, len(table["prompt"][0].as_py())) == ("bodies", 200_000)
 
 
 def test_restricted_columns_agree(write: Write) -> None:

@@ -107,7 +107,10 @@ class BedrockImporter:
         if any(_carries_records(found) for found in probe.objects):
             return 0.95
         # A long record names its type behind its bodies: its first keys are all there is to see.
-        seen = sum(f'"{mark}"'.encode() in probe.head for mark in _MARKS)
+        # Inside an event of CloudWatch their quotes are escaped.
+        seen = sum(
+            f'{mark}"'.encode() in probe.head or f'{mark}\\"'.encode() in probe.head for mark in _MARKS
+        )
         return 0.94 if not probe.objects and seen == len(_MARKS) else 0.0
 
     def read(self, source: Source, options: ReadOptions) -> Iterator[RawBatch]:

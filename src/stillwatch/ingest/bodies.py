@@ -76,8 +76,7 @@ def content_columns(
     gone = [message for message in messages if message.text in REDACTION_MARKERS]
     if gone and len(gone) == sum(message.text is not None for message in messages):
         return {"content_state": "redacted"}
-    hidden = asked.get("previous_response_id") is not None or asked.get("conversation") is not None
-    out = conversation_columns(messages, system=system, tools=asked.get("tools"), hidden=hidden)
+    out = conversation_columns(messages, system=system, tools=asked.get("tools"), hidden=_hides(asked))
     if gone or system in REDACTION_MARKERS:
         for name in ("turn_hashes", "prefix_hash", "prefix_bytes"):
             out.pop(name, None)
@@ -87,6 +86,16 @@ def content_columns(
                 out.pop(f"{name}_hash", None)
         out["content_state"] = "redacted"
     return out
+
+
+def _hides(asked: Mapping[str, Any]) -> bool:
+    """Whether earlier turns are kept by the server, all of them or single items."""
+    if asked.get("previous_response_id") is not None or asked.get("conversation") is not None:
+        return True
+    items = asked.get("input")
+    return isinstance(items, list) and any(
+        isinstance(item, dict) and item.get("type") == "item_reference" for item in items
+    )
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Message] | None:
@@ -277,7 +286,7 @@ def _size(text: str) -> int:
 
 def _message(item: Mapping[str, Any]) -> Message:
     kind = item.get("type")
-    if kind in ("function_call_output", "computer_call_output", "custom_tool_call_output"):
+    if isinstance(kind, str) and kind.endswith("_call_output"):
         return Message("tool", None, _text(item.get("output")) or _canonical(item.get("output")), [])
     if kind == "reasoning":
         return Message("assistant", None, None, reasoning_of(item))

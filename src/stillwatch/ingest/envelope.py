@@ -59,7 +59,7 @@ class EnvelopeImporter:
             # The first row is longer than the head: its first keys are all there is to see.
             inside = any(f'"{mark}'.encode() in probe.head for mark in ("messages", "input", "prompt"))
             around = any(f'"{mark}"'.encode() in probe.head for mark in ("ts", "account_id"))
-            return 0.92 if inside and around else 0.0
+            return (0.92 if around else 0.5) if inside else 0.0
         return 0.0
 
     def read(self, source: Source, options: ReadOptions) -> Iterator[RawBatch]:
