@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from stillwatch.ingest.reasoning import reasoning_of
 from stillwatch.schema.tables import REDACTION_MARKERS
 from stillwatch.sketch.hashing import chain_hash, chain_on, content_hash
 
@@ -36,7 +37,7 @@ Columns = dict[str, Any]
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 _PLAIN_ROLES = frozenset({"user", "assistant", "system", "developer"})
-_NO_TEXTS: list[str] = []
+_NO_TEXTS: Sequence[str] = ()
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -325,45 +326,6 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
         elif (kind is None or kind in _TEXT_PARTS) and isinstance(part.get("text"), str):
             texts.append(part["text"])
     return texts, results
-
-
-def reasoning_of(item: Mapping[str, Any]) -> list[str]:
-    """The reasoning blocks that a message or item carries, as the text or cipher text that names them."""
-    content = item.get("content")
-    blocks: list[Any] = content if isinstance(content, list) else []
-    listed = item.get("thinking_blocks")
-    if isinstance(listed, list) and listed:
-        blocks = [*blocks, *listed]
-    if not blocks and len(item) == 2 and "role" in item and "content" in item:
-        return _NO_TEXTS
-    found: list[str] = []
-    for block in [item, *blocks]:
-        if not isinstance(block, dict):
-            continue
-        kind = block.get("type")
-        if kind == "thinking":
-            found.append(_string(block.get("thinking")) or _string(block.get("signature")) or "")
-        elif kind == "redacted_thinking":
-            found.append(_string(block.get("data")) or "")
-        elif kind == "reasoning":
-            found.append(_string(block.get("encrypted_content")) or _thought(block) or "")
-    for key in ("reasoning_content", "reasoning"):
-        if not any(found) and isinstance(item.get(key), str):
-            found.append(item[key])
-    return list(dict.fromkeys(text for text in found if text))
-
-
-def _thought(item: Mapping[str, Any]) -> str | None:
-    """The text of a reasoning item of the responses API: its summary, or what an open model thought."""
-    for key in ("summary", "content"):
-        parts = item.get(key)
-        texts = (
-            [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-        )
-        found = "\n".join(text for text in texts if isinstance(text, str) and text)
-        if found:
-            return found
-    return None
 
 
 def _tools_text(tools: Any) -> str | None:

@@ -6,10 +6,11 @@ canonical column includes them. Sources: OpenAI and Anthropic API references.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stillwatch.ingest.bodies import Columns, reasoning_of
+from stillwatch.ingest.bodies import Columns
+from stillwatch.ingest.reasoning import reasoning_of
 from stillwatch.schema.tables import REDACTION_MARKERS
 from stillwatch.sketch.hashing import content_hash
 
@@ -113,7 +114,7 @@ def _from_blocks(body: Mapping[str, Any]) -> Columns:
     return _reply(_texts(body["content"]), reasoning_of(body), stop if isinstance(stop, str) else None, False)
 
 
-def _reply(texts: list[str], reasoning: list[str], stop: str | None, declined: bool) -> Columns:
+def _reply(texts: list[str], reasoning: Sequence[str], stop: str | None, declined: bool) -> Columns:
     hashes = [content_hash("reasoning", block) for block in reasoning]
     return {
         "response": "\n".join(texts) or None,
