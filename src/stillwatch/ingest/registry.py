@@ -22,6 +22,8 @@ from stillwatch.schema.errors import FormatError, InputError, UsageError, Where
 GROUP = "stillwatch.importers"
 
 BUILT_IN = {
+    "bedrock": "stillwatch.ingest.bedrock:IMPORTER",
+    "bodies": "stillwatch.ingest.envelope:IMPORTER",
     "canonical": "stillwatch.ingest.canonical:IMPORTER",
     "litellm": "stillwatch.ingest.litellm:IMPORTER",
     "mapping": "stillwatch.ingest.mapping:IMPORTER",
