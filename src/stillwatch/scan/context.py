@@ -21,6 +21,8 @@ from stillwatch.views.time import TimeView, build_time_view
 
 PUBLIC_HOLDERS = 50
 PUBLIC_P = 0.01
+PUBLIC_DRAWS = 299
+"""Enough to tell p <= PUBLIC_P."""
 REPEATED = 2
 FEW = 10
 """Exchanges up to which an account shows too little for a second use of a family to be asked of it."""
@@ -202,7 +204,7 @@ def _public_keys(
     An operation's own popular template is not among them: its holders share more than the template.
     """
     public = np.zeros(index.n_keys, bool)
-    for key in np.flatnonzero(index.df() >= PUBLIC_HOLDERS):
+    for key in np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0)):
         holders = index.held_by(int(key)).astype(np.int64)
         draw = seeded(seed, "public", holders)
         if len(holders) > cf.LARGE_GROUP:
@@ -214,9 +216,9 @@ def _public_keys(
             public[key] = True
             continue
         seats = seats_for(strata, holders, excluded)
-        linked = cf.keys_against_null(identity, "LINK", holders, seats, draw)
+        linked = cf.keys_against_null(identity, "LINK", holders, seats, draw, PUBLIC_DRAWS)
         if linked.p <= PUBLIC_P:
             continue
-        timed = cf.time_against_null(residuals, holders, seats, draw)
+        timed = cf.time_against_null(residuals, holders, seats, draw, PUBLIC_DRAWS)
         public[key] = timed.p > PUBLIC_P
     return public

@@ -129,6 +129,16 @@ def grown(context: Context, coordinated: list[Finding], progress: Progress) -> l
         # A group whose accounts stand in no confirmed candidate together has no claim to state.
         if found is not None and found[0] >= LEAST_LIKE:
             origin = found[1]
+            # For the reader, every view; the q stands.
+            origin.tested = cf.confirm(
+                origin.members,
+                origin.view_found,
+                {"FORM": context.form, "LINK": context.identity},
+                context.residuals,
+                context.strata,
+                context.seed,
+                whole=True,
+            )
             out.append(replace(origin, members=members, merged=count, candidate=len(origin.members)))
     return out
 
@@ -155,15 +165,35 @@ def core_families(context: Context, members: I64) -> I64:
 
 
 class GroupRows:
-    """Rows of the log by account, and by family, for the few groups that get this far."""
+    """Rows of the log by account, by family and by item, for the few groups that get this far."""
 
-    def __init__(self, reduced: Reduced) -> None:
+    def __init__(self, reduced: Reduced, honest_group: I64) -> None:
         self._reduced = reduced
-        self._order = np.argsort(reduced.rows.account, kind="stable")
-        self._offsets = np.searchsorted(reduced.rows.account[self._order], np.arange(reduced.accounts + 1))
+        rows = reduced.rows
+        self._order = np.argsort(rows.account, kind="stable")
+        self._offsets = np.searchsorted(rows.account[self._order], np.arange(reduced.accounts + 1))
         families = reduced.prompt_families
         self._by_family = np.argsort(families.family, kind="stable")
         self._family_offsets = np.searchsorted(families.family[self._by_family], np.arange(len(families) + 1))
+        self._by_key = np.argsort(families.key_family, kind="stable")
+        self._key_offsets = np.searchsorted(families.key_family[self._by_key], np.arange(len(families) + 1))
+        names, code = np.unique(rows.item, return_inverse=True)
+        self.item: I64 = code.astype(np.int64)
+        """Dense code of each row's item."""
+        self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
+        pairs = _distinct(self.item, self._unit[rows.account])
+        self._units = np.bincount(pairs[:, 0], minlength=len(names))
+
+    def postings_of(self, family: int) -> npt.NDArray[np.uint64]:
+        """Postings of one prompt family, sorted."""
+        chosen = self._by_key[self._key_offsets[family] : self._key_offsets[family + 1]]
+        return np.sort(self._reduced.prompt_families.key[chosen])
+
+    def outsiders(self, rows: I64) -> tuple[I64, I64]:
+        """(item of each row as a dense code, unrelated units outside `rows` that have each of these items)."""
+        names, code = np.unique(self.item[rows], return_inverse=True)
+        inside = _distinct(code, self._unit[self._reduced.rows.account[rows]])
+        return code, self._units[names] - np.bincount(inside[:, 0], minlength=len(names))
 
     def of(self, members: I64) -> I64:
         """All rows of the members."""
@@ -176,6 +206,13 @@ class GroupRows:
         return rows[member[self._reduced.rows.account[rows]]]
 
 
+def _distinct(first: I64, second: I64) -> npt.NDArray[np.int64]:
+    """Distinct pairs, shape (pairs, 2), sorted."""
+    width = int(second.max(initial=0)) + 1
+    code = np.unique(first.astype(np.int64) * width + second)
+    return np.column_stack([code // width, code % width])
+
+
 def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     """Stage 5, one director: fills `families`, `direct`, `items`, `space`."""
     reduced, units = context.reduced, context.units
@@ -183,7 +220,6 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     member = np.zeros(reduced.accounts, bool)
     member[members] = True
     finding.families = core_families(context, members)
-    families = reduced.prompt_families
     split = dt.Direct("work_split", "FORM", 1.0, 0, 0.0)
     harvested: list[I64] = []
     for family in finding.families.tolist():
@@ -191,7 +227,7 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
         harvested.append(mine)
         if len(mine) < 20:
             continue
-        keys = families.key[families.key_family == family]
+        keys = rows.postings_of(family)
         slots = slot_contents(mine, reduced.prompt_offsets, reduced.prompt_postings, keys)
         result = dt.work_split(reduced.rows.account[mine].astype(np.int64), slots)
         if result.p < split.p:
@@ -221,15 +257,7 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
         units.payer[members], units.block[members], units.corporate[members], units.mail[members]
     )
     mine = rows.of(members)
-    item = reduced.rows.item[mine]
-    names, code = np.unique(item, return_inverse=True)
-    inside = np.zeros(reduced.accounts, bool)
-    inside[members] = True
-    other = ~inside[reduced.rows.account] & np.isin(reduced.rows.item, names)
-    group = units.honest_group[reduced.rows.account[other]]
-    who = np.where(group >= 0, -2 - group, reduced.rows.account[other])
-    pairs = np.unique(np.column_stack([who, np.searchsorted(names, reduced.rows.item[other])]), axis=0)
-    outsiders = np.bincount(pairs[:, 1], minlength=len(names)) if len(pairs) else np.zeros(len(names), int)
+    code, outsiders = rows.outsiders(mine)
     dense = np.searchsorted(members, reduced.rows.account[mine])
     finding.benchmark = ex.benchmark(dense, code, outsiders, len(members))
     finding.classroom = ex.classroom(
@@ -317,7 +345,7 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
     references = [f for f in tested if f.reference >= 0 and f.q <= CONFIRM_LEVEL]
     coordinated = [f for f in tested if f.reference < 0 and f.q <= CONFIRM_LEVEL]
     findings = grown(context, coordinated, progress)
-    rows = GroupRows(reduced)
+    rows = GroupRows(reduced, units.honest_group)
     for number, finding in enumerate(references + findings):
         progress("explain", number, len(references) + len(findings))
         direct_tests(context, rows, finding)

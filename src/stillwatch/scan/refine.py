@@ -79,25 +79,37 @@ class Evidence:
         enough = total >= np.log2(self.accounts / size) + MARGIN_BITS
         return enough & (mb.combine_views(bits) >= SECOND_VIEW_BITS), total
 
-    def settled(self, members: I64) -> I64:
-        """The set that `members` turn into; fewer than LEAST_GROUP when nothing holds them together."""
+    def settled(self, members: I64, known: dict[bytes, I64] | None = None) -> I64:
+        """The set that `members` turn into; fewer than LEAST_GROUP when nothing holds them together.
+
+        `known` remembers the ends of sets seen on the way: many candidates soon become the same set.
+        """
+        known = {} if known is None else known
+        passed = []
         for _ in range(ROUNDS):
             if len(members) < LEAST_GROUP:
                 break
+            name = members.tobytes()
+            if name in known:
+                members = known[name]
+                break
+            passed.append(name)
             keep, _ = self.belongs(self.bits(members, self.pool), len(members))
             after = self.pool[keep]
             if np.array_equal(after, members):
                 break
             members = after
+        known.update(dict.fromkeys(passed, members))
         return members
 
 
 def refine(evidence: Evidence, candidates: Sequence[I64], progress: Progress) -> list[I64]:
     """Disjoint groups, densest first. Each candidate is a sorted array of accounts of the pool."""
     found: dict[bytes, I64] = {}
+    known: dict[bytes, I64] = {}
     for number, members in enumerate(candidates):
         progress("members", number, len(candidates))
-        end = evidence.settled(members)
+        end = evidence.settled(members, known)
         if len(end) >= LEAST_GROUP:
             found.setdefault(end.tobytes(), end)
     ranked = sorted(found.values(), key=lambda m: (-round(evidence.density(m), 9), m.tolist()))

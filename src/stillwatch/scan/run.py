@@ -131,9 +131,10 @@ def scan(
             listed = _listed(judged)
             progress("members", 0, 1)
             assigned = assign(judged, listed)
+            group_rows = jd.GroupRows(reduced, units.honest_group)
             for finding, assignment in zip(listed, assigned, strict=True):
                 if finding.verdict != "cleared":
-                    refit(judged, finding, assignment.accounts[assignment.core])
+                    refit(judged, group_rows, finding, assignment.accounts[assignment.core])
             listed, assigned = _still_groups(listed, assigned)
             releases = release_events(tables.get("releases"))
             result = tabulate(judged, listed, assigned, releases)
@@ -213,8 +214,8 @@ def _listed(judged: Judged) -> list[Finding]:
     return listed + list(judged.references)
 
 
-def refit(judged: Judged, finding: Finding, core: npt.NDArray[np.int64]) -> None:
-    """State tests and evidence for the accounts that are named, where stage 7 took some away.
+def refit(judged: Judged, rows: jd.GroupRows, finding: Finding, core: npt.NDArray[np.int64]) -> None:
+    """State direct tests and evidence for the accounts that are named, where stage 7 took some away.
 
     The verdict can only become weaker: a campaign whose remaining core no direct test sees is a lead.
     """
@@ -222,7 +223,6 @@ def refit(judged: Judged, finding: Finding, core: npt.NDArray[np.int64]) -> None
         return
     context = judged.context
     finding.members = core
-    rows = jd.GroupRows(context.reduced)
     jd.direct_tests(context, rows, finding)
     jd.explanations(context, rows, finding)
     if finding.verdict == "campaign" and not finding.fired(judged.direct_level):
