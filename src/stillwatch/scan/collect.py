@@ -215,8 +215,10 @@ class Collector:
 
     def _keep_systems(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
         """System prompts repeat: each is sketched once a batch and kept once for each account."""
-        name = "system_sketch" if "system_sketch" in batch.schema.names else "system"
-        values = column(batch, name)
+        values = column(batch, "system_sketch")
+        if values.null_count == len(values):
+            # The reader gives every column of the schema; one without a value says nothing.
+            values = column(batch, "system")
         if pa.types.is_null(values.type) or values.null_count == len(values):
             return
         if isinstance(values, pa.ChunkedArray):
