@@ -201,6 +201,29 @@ class Log:
                 continue
             yield from self._read(source, progress)
 
+    def again(
+        self, wanted: Mapping[int, npt.NDArray[np.int64]], columns: Sequence[str]
+    ) -> Iterator[tuple[int, npt.NDArray[np.int64], pa.Table]]:
+        """Single rows once more: (input, raw rows, table), as the importer gives them, unchecked.
+
+        `wanted` are raw rows by input (`raw_ref`). Inputs without one are not opened, and reading an input stops
+        at the last one. Meant for the few rows whose text a result quotes: nothing is counted or refused here.
+        """
+        options = ReadOptions(
+            self._options.batch_rows, frozenset(columns) | _NEEDED, False, self._options.mapping,
+            self._options.overrides,
+        )  # fmt: skip
+        for source in self._sources:
+            rows = wanted.get(source.number)
+            if rows is None or len(rows) == 0 or source.container == "empty":
+                continue
+            for raw in self._importer.read(source, options):
+                keep = np.isin(raw.rows, rows)
+                if keep.any():
+                    yield source.number, raw.rows[keep], raw.table.filter(pa.array(keep))
+                if len(raw.rows) and raw.rows[-1] >= rows.max():
+                    break
+
     def _read(self, source: Source, progress: _Progress) -> Iterator[pa.RecordBatch]:
         options = self._options
         if options.columns is not None and "exchange_id" not in (source.columns or ()):

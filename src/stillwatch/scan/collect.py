@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from stillwatch.engine.aggregate import Aggregate
 from stillwatch.engine.spool import Spool
+from stillwatch.scan.places import Places
 from stillwatch.sketch import PartSketch, from_binary, sketch_text
 from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
@@ -59,6 +60,19 @@ class Turns:
 
 
 @dataclass(frozen=True, slots=True)
+class Systems:
+    """Different system prompts of each account, and their families. Row r of `families` is element r here."""
+
+    families: Families
+    account: I32
+    first_us: I64
+    offsets: I64
+    postings: npt.NDArray[np.uint64]
+    rows: dict[int, list[int]]
+    """Counted exchanges that carry the prompt first: several only where they came at one time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reduced:
     """A log after the reduction. Account codes are places in `principals`, which is sorted."""
 
@@ -73,6 +87,9 @@ class Reduced:
     prompt_families: Families
     prompt_offsets: I64
     prompt_postings: npt.NDArray[np.uint64]
+    systems: Systems
+    places: Places
+    """Where each counted exchange stands in the inputs."""
     activity: Activity
     first_hour: int
     turns: Turns
@@ -101,7 +118,9 @@ class Collector:
         self._hours = Aggregate()
         self._prompts = Spool(folder / "prompt.u64")
         self._systems = Spool(folder / "system.u64")
-        self._system_seen: set[tuple[int, int]] = set()
+        self._system_seen: dict[tuple[int, int], int] = {}
+        self._system_rows: dict[int, list[int]] = {}
+        self._places = Places()
         self._system_account: list[int] = []
         self._system_us: list[int] = []
         self._system_level: list[int] = []
@@ -143,6 +162,7 @@ class Collector:
         self._put("level", prompt.level)
         self._prompts.append(prompt.post_offsets, prompt.post)
         self._keep_systems(batch, account, ts)
+        self._keep_places(batch)
         for signal in self._signals:
             self._tables[signal.name].add(account, signal.keys(batch), ts)
         self._hours.add(account, (ts // HOUR_US).astype(np.uint64), ts)
@@ -213,6 +233,14 @@ class Collector:
         self._put("refused_by", account[refused])
         self._put("refused_us", ts[refused])
 
+    def _keep_places(self, batch: pa.RecordBatch) -> None:
+        place = column(batch, "raw_ref")
+        if pa.types.is_null(place.type):
+            self._places.add(np.full(batch.num_rows, -1), np.arange(batch.num_rows))
+            return
+        inputs, rows = (place.field(i).to_numpy(zero_copy_only=False).astype(np.int64) for i in range(2))
+        self._places.add(inputs, rows)
+
     def _keep_systems(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
         """System prompts repeat: each is sketched once a batch and kept once for each account."""
         values = column(batch, "system_sketch")
@@ -230,15 +258,25 @@ class Collector:
         order = np.lexsort((ts[there], index[there], account[there]))
         pairs = np.stack([account[there], index[there]], axis=1)[order]
         first = np.append(True, np.any(pairs[1:] != pairs[:-1], axis=1))
+        at = np.flatnonzero(there)[order][first] + len(self._places)
         fresh: list[int] = []
-        for (who, which), us in zip(pairs[first].tolist(), ts[there][order][first].tolist(), strict=True):
+        for (who, which), us, row in zip(
+            pairs[first].tolist(), ts[there][order][first].tolist(), at.tolist(), strict=True
+        ):
             exact = int(part.exact[which])
-            if exact and (who, exact) not in self._system_seen:
-                self._system_seen.add((who, exact))
+            if not exact:
+                continue
+            number = self._system_seen.setdefault((who, exact), len(self._system_account))
+            if number == len(self._system_account):
                 self._system_account.append(who)
                 self._system_us.append(us)
                 self._system_level.append(int(part.level[which]))
+                self._system_rows[number] = [row]
                 fresh.append(which)
+            elif us < self._system_us[number]:
+                self._system_us[number], self._system_rows[number] = us, [row]
+            elif us == self._system_us[number]:
+                self._system_rows[number].append(row)
         if fresh:
             offsets, post = gather(part, np.array(fresh, np.int64))
             self._systems.append(offsets, post)
@@ -264,7 +302,8 @@ class Collector:
         link_parts += _account_keys(accounts, principals)
         form_parts = [self._table(s.name, form.KINDS, rank) for s in form.BATCH_SIGNALS]
         form_parts.append(_family_rows(families, account, ts, "prompt_family"))
-        form_parts.append(self._system_families(rank, n))
+        systems = self._system_families(rank, n)
+        form_parts.append(_family_rows(systems.families, systems.account, systems.first_us, "system_family"))
         activity, first_hour = self._activity(rank, n)
         declared = np.full(n, -1, np.int64)
         names = sorted(set(self._declared.values()))
@@ -292,6 +331,8 @@ class Collector:
             families,
             offsets,
             postings,
+            systems,
+            self._places,
             activity,
             first_hour,
             turns,
@@ -307,12 +348,13 @@ class Collector:
         group, key, count, first, last = self._tables.pop(name).rows()
         return _Part(kinds.index(name), rank[group], key, count, first, last)
 
-    def _system_families(self, rank: I32, n: int) -> _Part:
+    def _system_families(self, rank: I32, n: int) -> Systems:
         offsets, postings = self._systems.read()
         account = rank[np.array(self._system_account, np.int32)]
         level = np.array(self._system_level, np.uint8)
         found = find_families(account, offsets, postings, level, n)
-        return _family_rows(found, account, np.array(self._system_us, np.int64), "system_family")
+        times = np.array(self._system_us, np.int64)
+        return Systems(found, account, times, offsets, postings, self._system_rows)
 
     def _activity(self, rank: I32, n: int) -> tuple[Activity, int]:
         group, hour, count, _, _ = self._hours.rows()

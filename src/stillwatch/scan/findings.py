@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +23,11 @@ from stillwatch.campaign.record import (
 from stillwatch.detect.discover import core_keys
 from stillwatch.detect.population import LEVELS
 from stillwatch.detect.score import LEVEL
+from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.scan.skeletons import Held, skeletons, system_keys, telling
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
     FAMILY_ROWS,
@@ -36,7 +39,7 @@ from stillwatch.schema.results import (
     TimelineEvent,
 )
 from stillwatch.schema.tables import TIMESTAMP
-from stillwatch.views.base import I64, KeyTable
+from stillwatch.views.base import I64, KeyTable, mix
 
 DAY_US = 86_400_000_000
 SHOWN_KEYS = 12
@@ -54,29 +57,39 @@ class Tables:
 
 
 def tabulate(
-    judged: Judged, findings: list[Finding], assigned: list[Assignment], releases: list[TimelineEvent]
+    judged: Judged,
+    findings: list[Finding],
+    assigned: list[Assignment],
+    releases: list[TimelineEvent],
+    log: Log | None = None,
 ) -> Tables:
-    """Everything that a results folder says about `findings`."""
+    """Everything that a results folder says about `findings`; skeletons need the `log` once more."""
+    context = judged.context
+    held = [_held(context, f, a) for f, a in zip(findings, assigned, strict=True)]
+    texts: dict[Held, str] = {}
+    if log is not None:
+        shown = zip(findings, assigned, held, strict=True)
+        texts = skeletons(
+            log, context.reduced, [(a.accounts, names) for f, a, names in shown if f.verdict != "cleared"]
+        )
     groups: list[Group] = []
     accounts: list[pa.Table] = []
     streams: list[pa.Table] = []
     profiles: list[pa.Table] = []
-    held: set[int] = set()
     used: set[str] = set()
-    for finding, assignment in zip(findings, assigned, strict=True):
+    for finding, assignment, names in zip(findings, assigned, held, strict=True):
         if len(assignment.accounts) == 0:
             continue
         name = _name(judged.context, finding, used)
-        groups.append(_group(judged, finding, assignment, name, releases))
+        groups.append(_group(judged, finding, assignment, name, names, releases))
         accounts.append(_accounts(judged.context, finding, assignment, name))
         streams.append(_streams(judged.context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))
-        held.update(finding.families.tolist())
     return Tables(
         ranked(groups),
         pa.concat_tables([ACCOUNT_ROWS.empty_table(), *accounts]),
         pa.concat_tables([STREAM_ROWS.empty_table(), *streams]),
-        _families(judged.context, sorted(held)),
+        _families(context, sorted({name for names in held for name in names}), texts),
         pa.concat_tables([PROFILE_ROWS.empty_table(), *profiles]),
     )
 
@@ -228,7 +241,12 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
 
 
 def _group(
-    judged: Judged, finding: Finding, assignment: Assignment, name: str, releases: list[TimelineEvent]
+    judged: Judged,
+    finding: Finding,
+    assignment: Assignment,
+    name: str,
+    held: list[Held],
+    releases: list[TimelineEvent],
 ) -> Group:
     context = judged.context
     reduced, units = context.reduced, context.units
@@ -256,7 +274,7 @@ def _group(
         evidence=evidence,
         counter_evidence=against,
         capabilities=[],
-        families=[f"{int(reduced.prompt_families.fingerprint[f]):016x}" for f in finding.families.tolist()],
+        families=[_family_id(context, family) for family in held],
         timeline=timeline(first, last, bans[bans > 0].tolist(), releases),
         activity=activity.tolist(),
         entities=len(np.unique(owners[owners >= 0])),
@@ -323,25 +341,45 @@ def _streams(context: Context, finding: Finding, assignment: Assignment, name: s
     ).cast(STREAM_ROWS)
 
 
-def _families(context: Context, held: list[int]) -> pa.Table:
-    families = context.reduced.prompt_families
-    exchanges = np.bincount(families.family, minlength=len(families))
-    key = context.family_key[held] if held else np.zeros(0, np.int64)
-    df = context.form.df()
-    names = [f"{int(families.fingerprint[f]):016x}" for f in held]
-    return pa.table(
-        [
-            pa.array(names, pa.string()),
-            pa.array(names, pa.string()),
-            pa.array(["prompt"] * len(held), pa.string()),
-            pa.nulls(len(held), pa.string()),
-            pa.array([int(df[k]) for k in key], pa.int64()),
-            pa.array([int(exchanges[f]) for f in held], pa.int64()),
-            pa.array([[] for _ in held], pa.list_(pa.string())),
-            pa.array([bool(context.public[k]) for k in key], pa.bool_()),
-        ],
-        names=FAMILY_ROWS.names,
-    ).cast(FAMILY_ROWS)
+def _held(context: Context, finding: Finding, assignment: Assignment) -> list[Held]:
+    """Families that tell the group from others, then those that its own requests were counted in."""
+    members = assignment.accounts
+    if len(members) == 0:
+        return []
+    prompts = dict.fromkeys([*telling(context, members, "prompt"), *finding.families.tolist()])
+    return [("prompt", f) for f in prompts] + [("system", f) for f in telling(context, members, "system")]
+
+
+def _family_id(context: Context, name: Held) -> str:
+    """A prompt family's fingerprint; a system-prompt family's is mixed, so that the two cannot meet."""
+    part, number = name
+    if part == "prompt":
+        return f"{int(context.reduced.prompt_families.fingerprint[number]):016x}"
+    print_ = context.reduced.systems.families.fingerprint[[number]]
+    return f"{int(mix(print_, 'system_family')[0]):016x}"
+
+
+def _families(context: Context, held: list[Held], texts: Mapping[Held, str]) -> pa.Table:
+    reduced, df = context.reduced, context.form.df()
+    prompts, systems = reduced.prompt_families, reduced.systems.families
+    of_system = system_keys(context)
+    rows = np.bincount(prompts.family, minlength=len(prompts))
+    out: list[dict[str, object]] = []
+    for part, number in held:
+        key = int(context.family_key[number] if part == "prompt" else of_system[number])
+        out.append(
+            {
+                "family_id": _family_id(context, (part, number)),
+                "fingerprint": f"{int((prompts if part == 'prompt' else systems).fingerprint[number]):016x}",
+                "part": part,
+                "skeleton": texts.get((part, number)),
+                "accounts": int(df[key]),
+                "exchanges": int(rows[number]) if part == "prompt" else None,
+                "capability": [],
+                "public": bool(context.public[key]),
+            }
+        )
+    return pa.Table.from_pylist(out, schema=FAMILY_ROWS)
 
 
 def _profiles(context: Context, assignment: Assignment, name: str) -> pa.Table:

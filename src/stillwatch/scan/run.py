@@ -137,10 +137,12 @@ def scan(
                     refit(judged, finding, assignment.accounts[assignment.core])
             listed, assigned = _still_groups(listed, assigned)
             releases = release_events(tables.get("releases"))
-            result = tabulate(judged, listed, assigned, releases)
+            refusals = list(log.refusals)
+            progress("skeletons", 0, 1)
+            result = tabulate(judged, listed, assigned, releases, log)
             marks["members"] = time.monotonic() - started
             refused: dict[str, int] = {}
-            for refusal in log.refusals:
+            for refusal in refusals:
                 refused[refusal.file] = refused.get(refusal.file, 0) + 1
             inputs = [
                 InputFile(
@@ -158,7 +160,7 @@ def scan(
                 inputs=inputs,
                 accounts=reduced.accounts,
                 exchanges=int(reduced.volume.sum()),
-                refused=len(log.refusals),
+                refused=len(refusals),
                 first_ts=iso(int(reduced.first_us[reduced.first_us > 0].min())),
                 last_ts=iso(int(reduced.last_us.max())),
                 candidates=judged.candidates,
@@ -185,7 +187,7 @@ def scan(
                 result.streams,
                 result.families,
                 result.profiles,
-                list(log.refusals),
+                refusals,
                 info,
             )
         finally:
