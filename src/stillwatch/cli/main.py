@@ -24,7 +24,7 @@ from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
 from stillwatch.schema.errors import StillwatchError, UsageError
-from stillwatch.store.results import Results, read_results, refuse_existing, write_results
+from stillwatch.store.results import Results, read_earlier, read_results, refuse_existing, write_results
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -123,6 +123,7 @@ def _write(scanned: Scanned, out: Path, force: bool) -> None:
             scanned.streams,
             scanned.families,
             scanned.profiles,
+            scanned.waterfall,
             scanned.refusals,
             scanned.run_info,
             render(scanned.findings),
@@ -142,6 +143,9 @@ def scan(
     sanctions: SideTable = None,
     releases: SideTable = None,
     references: SideTable = None,
+    previous: Annotated[
+        Path | None, typer.Option("--previous", help="Earlier results folder: groups keep their ids.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     strict: Strict = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
@@ -149,6 +153,7 @@ def scan(
 ) -> None:
     """Scan request logs for campaigns."""
     refuse_existing(out, force=force)
+    earlier = None if previous is None else read_earlier(previous)
     scanned = _scan_with_progress(
         logs,
         quiet=as_json,
@@ -158,6 +163,7 @@ def scan(
         side=_side(accounts=accounts, sanctions=sanctions, releases=releases, references=references),
         strict=strict,
         options=Options(seed=seed),
+        earlier=earlier,
     )
     _write(scanned, out, force)
     if as_json:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from stillwatch.engine.aggregate import Aggregate
 from stillwatch.engine.spool import Spool
 from stillwatch.scan.places import Places
+from stillwatch.scan.systems import SystemPrompts, Systems
 from stillwatch.sketch import PartSketch, from_binary, sketch_text
 from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
@@ -57,19 +58,6 @@ class Turns:
     went_on_hash: U64
     went_on_by: I64
     went_on_us: I64
-
-
-@dataclass(frozen=True, slots=True)
-class Systems:
-    """Different system prompts of each account, and their families. Row r of `families` is element r here."""
-
-    families: Families
-    account: I32
-    first_us: I64
-    offsets: I64
-    postings: npt.NDArray[np.uint64]
-    rows: dict[int, list[int]]
-    """Counted exchanges that carry the prompt first: several only where they came at one time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +105,8 @@ class Collector:
         self._tables = {signal.name: Aggregate() for signal in self._signals}
         self._hours = Aggregate()
         self._prompts = Spool(folder / "prompt.u64")
-        self._systems = Spool(folder / "system.u64")
-        self._system_seen: dict[tuple[int, int], int] = {}
-        self._system_rows: dict[int, list[int]] = {}
+        self._systems = SystemPrompts(folder)
         self._places = Places()
-        self._system_account: list[int] = []
-        self._system_us: list[int] = []
-        self._system_level: list[int] = []
         self._parts: dict[str, list[npt.NDArray[Any]]] = {}
         self._declared: dict[int, str] = {}
         self._gateway: set[int] = set()
@@ -161,7 +144,7 @@ class Collector:
         self._put("item", prompt.exact)
         self._put("level", prompt.level)
         self._prompts.append(prompt.post_offsets, prompt.post)
-        self._keep_systems(batch, account, ts)
+        self._systems.add(batch, account, ts, len(self._places))
         self._keep_places(batch)
         for signal in self._signals:
             self._tables[signal.name].add(account, signal.keys(batch), ts)
@@ -241,46 +224,6 @@ class Collector:
         inputs, rows = (place.field(i).to_numpy(zero_copy_only=False).astype(np.int64) for i in range(2))
         self._places.add(inputs, rows)
 
-    def _keep_systems(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
-        """System prompts repeat: each is sketched once a batch and kept once for each account."""
-        values = column(batch, "system_sketch")
-        if values.null_count == len(values):
-            # The reader gives every column of the schema; one without a value says nothing.
-            values = column(batch, "system")
-        if pa.types.is_null(values.type) or values.null_count == len(values):
-            return
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks()
-        encoded = values.dictionary_encode()
-        part = _sketch_values(encoded.dictionary)
-        index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        there = index >= 0
-        order = np.lexsort((ts[there], index[there], account[there]))
-        pairs = np.stack([account[there], index[there]], axis=1)[order]
-        first = np.append(True, np.any(pairs[1:] != pairs[:-1], axis=1))
-        at = np.flatnonzero(there)[order][first] + len(self._places)
-        fresh: list[int] = []
-        for (who, which), us, row in zip(
-            pairs[first].tolist(), ts[there][order][first].tolist(), at.tolist(), strict=True
-        ):
-            exact = int(part.exact[which])
-            if not exact:
-                continue
-            number = self._system_seen.setdefault((who, exact), len(self._system_account))
-            if number == len(self._system_account):
-                self._system_account.append(who)
-                self._system_us.append(us)
-                self._system_level.append(int(part.level[which]))
-                self._system_rows[number] = [row]
-                fresh.append(which)
-            elif us < self._system_us[number]:
-                self._system_us[number], self._system_rows[number] = us, [row]
-            elif us == self._system_us[number]:
-                self._system_rows[number].append(row)
-        if fresh:
-            offsets, post = gather(part, np.array(fresh, np.int64))
-            self._systems.append(offsets, post)
-
     def finish(self, accounts: pa.Table | None) -> Reduced:
         """Sort, merge and index. `accounts` is the checked side table, or None."""
         principals = sorted(self._codes)
@@ -302,7 +245,7 @@ class Collector:
         link_parts += _account_keys(accounts, principals)
         form_parts = [self._table(s.name, form.KINDS, rank) for s in form.BATCH_SIGNALS]
         form_parts.append(_family_rows(families, account, ts, "prompt_family"))
-        systems = self._system_families(rank, n)
+        systems = self._systems.finish(rank, n)
         form_parts.append(_family_rows(systems.families, systems.account, systems.first_us, "system_family"))
         activity, first_hour = self._activity(rank, n)
         declared = np.full(n, -1, np.int64)
@@ -348,14 +291,6 @@ class Collector:
         group, key, count, first, last = self._tables.pop(name).rows()
         return _Part(kinds.index(name), rank[group], key, count, first, last)
 
-    def _system_families(self, rank: I32, n: int) -> Systems:
-        offsets, postings = self._systems.read()
-        account = rank[np.array(self._system_account, np.int32)]
-        level = np.array(self._system_level, np.uint8)
-        found = find_families(account, offsets, postings, level, n)
-        times = np.array(self._system_us, np.int64)
-        return Systems(found, account, times, offsets, postings, self._system_rows)
-
     def _activity(self, rank: I32, n: int) -> tuple[Activity, int]:
         group, hour, count, _, _ = self._hours.rows()
         owner, at = rank[group], hour.astype(np.int64)
@@ -383,18 +318,6 @@ def part_sketch(batch: pa.RecordBatch, part: str) -> PartSketch:
         return from_binary(batch.column(name))
     values = column(batch, part)
     return sketch_text(values.cast(pa.string()))
-
-
-def _sketch_values(values: pa.Array) -> PartSketch:
-    return from_binary(values) if pa.types.is_binary(values.type) else sketch_text(values)
-
-
-def gather(part: PartSketch, rows: I64) -> tuple[I64, U64]:
-    """Postings of the chosen rows: (offsets, values)."""
-    length = np.diff(part.post_offsets)[rows]
-    offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    source = np.repeat(part.post_offsets[rows] - offsets[:-1], length) + np.arange(offsets[-1])
-    return offsets, part.post[source]
 
 
 def _family_rows(families: Families, account: I32, ts: I64, kind: str) -> _Part:

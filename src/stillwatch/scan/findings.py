@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,19 +26,21 @@ from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
-from stillwatch.scan.skeletons import Held, skeletons, system_keys, telling
+from stillwatch.scan.shared import account_steps, shared_kinds
+from stillwatch.scan.skeletons import Held, skeletons
+from stillwatch.scan.wording import family_id, family_rows, held_by
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
-    FAMILY_ROWS,
     PROFILE_ROWS,
     STREAM_ROWS,
+    WATERFALL_ROWS,
     Claim,
     Evidence,
     Group,
     TimelineEvent,
 )
 from stillwatch.schema.tables import TIMESTAMP
-from stillwatch.views.base import I64, KeyTable, mix
+from stillwatch.views.base import I64, KeyTable
 
 DAY_US = 86_400_000_000
 SHOWN_KEYS = 12
@@ -54,6 +55,7 @@ class Tables:
     streams: pa.Table
     families: pa.Table
     profiles: pa.Table
+    waterfall: pa.Table
 
 
 def tabulate(
@@ -65,7 +67,7 @@ def tabulate(
 ) -> Tables:
     """Everything that a results folder says about `findings`; skeletons need the `log` once more."""
     context = judged.context
-    held = [_held(context, f, a) for f, a in zip(findings, assigned, strict=True)]
+    held = [held_by(context, f, a) for f, a in zip(findings, assigned, strict=True)]
     texts: dict[Held, str] = {}
     if log is not None:
         shown = zip(findings, assigned, held, strict=True)
@@ -76,6 +78,7 @@ def tabulate(
     accounts: list[pa.Table] = []
     streams: list[pa.Table] = []
     profiles: list[pa.Table] = []
+    waterfall: list[pa.Table] = []
     used: set[str] = set()
     for finding, assignment, names in zip(findings, assigned, held, strict=True):
         if len(assignment.accounts) == 0:
@@ -85,12 +88,14 @@ def tabulate(
         accounts.append(_accounts(judged.context, finding, assignment, name))
         streams.append(_streams(judged.context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))
+        waterfall.append(account_steps(judged.context, assignment, name))
     return Tables(
         ranked(groups),
         pa.concat_tables([ACCOUNT_ROWS.empty_table(), *accounts]),
         pa.concat_tables([STREAM_ROWS.empty_table(), *streams]),
-        _families(context, sorted({name for names in held for name in names}), texts),
+        family_rows(context, sorted({name for names in held for name in names}), texts),
         pa.concat_tables([PROFILE_ROWS.empty_table(), *profiles]),
+        pa.concat_tables([WATERFALL_ROWS.empty_table(), *waterfall]),
     )
 
 
@@ -274,12 +279,13 @@ def _group(
         evidence=evidence,
         counter_evidence=against,
         capabilities=[],
-        families=[_family_id(context, family) for family in held],
+        families=[family_id(context, family) for family in held],
         timeline=timeline(first, last, bans[bans > 0].tolist(), releases),
         activity=activity.tolist(),
         entities=len(np.unique(owners[owners >= 0])),
         recommended_action=action(finding.verdict),  # type: ignore[arg-type]
         atlas=ATLAS[finding.verdict],
+        shared=shared_kinds(context, finding.members),
     )
 
 
@@ -339,47 +345,6 @@ def _streams(context: Context, finding: Finding, assignment: Assignment, name: s
         ],
         names=STREAM_ROWS.names,
     ).cast(STREAM_ROWS)
-
-
-def _held(context: Context, finding: Finding, assignment: Assignment) -> list[Held]:
-    """Families that tell the group from others, then those that its own requests were counted in."""
-    members = assignment.accounts
-    if len(members) == 0:
-        return []
-    prompts = dict.fromkeys([*telling(context, members, "prompt"), *finding.families.tolist()])
-    return [("prompt", f) for f in prompts] + [("system", f) for f in telling(context, members, "system")]
-
-
-def _family_id(context: Context, name: Held) -> str:
-    """A prompt family's fingerprint; a system-prompt family's is mixed, so that the two cannot meet."""
-    part, number = name
-    if part == "prompt":
-        return f"{int(context.reduced.prompt_families.fingerprint[number]):016x}"
-    print_ = context.reduced.systems.families.fingerprint[[number]]
-    return f"{int(mix(print_, 'system_family')[0]):016x}"
-
-
-def _families(context: Context, held: list[Held], texts: Mapping[Held, str]) -> pa.Table:
-    reduced, df = context.reduced, context.form.df()
-    prompts, systems = reduced.prompt_families, reduced.systems.families
-    of_system = system_keys(context)
-    rows = np.bincount(prompts.family, minlength=len(prompts))
-    out: list[dict[str, object]] = []
-    for part, number in held:
-        key = int(context.family_key[number] if part == "prompt" else of_system[number])
-        out.append(
-            {
-                "family_id": _family_id(context, (part, number)),
-                "fingerprint": f"{int((prompts if part == 'prompt' else systems).fingerprint[number]):016x}",
-                "part": part,
-                "skeleton": texts.get((part, number)),
-                "accounts": int(df[key]),
-                "exchanges": int(rows[number]) if part == "prompt" else None,
-                "capability": [],
-                "public": bool(context.public[key]),
-            }
-        )
-    return pa.Table.from_pylist(out, schema=FAMILY_ROWS)
 
 
 def _profiles(context: Context, assignment: Assignment, name: str) -> pa.Table:
