@@ -48,6 +48,66 @@ DIRECT_WORDS = {
     "chance.",
 }
 
+VIEW_WORDS = {
+    "FORM": "what requests look like",
+    "LINK": "what accounts share",
+    "TIME": "when accounts are active",
+}
+DIRECT_NAMES = {
+    "work_split": "one set of items shared out",
+    "handover": "conversations handed over",
+    "signup_batch": "sign-up in batches",
+    "takeover": "accounts that take over when others end",
+}
+ROAD_WORDS = {"references": "comparison with honest groups", "direct": "direct tests of two kinds"}
+
+
+def coordinated_text(found: str, tested: Sequence[str], level: str) -> str:
+    """What the claim `coordinated` rests on."""
+    views = " and ".join(VIEW_WORDS.get(view, view) for view in tested)
+    alike = "" if level == "none" else f" that are alike in {level}"
+    return f"Found by {VIEW_WORDS.get(found, found)}; tested on {views}, against random groups of accounts{alike}."
+
+
+def director_text(fired: Sequence[str], openness: float, kind: str) -> str:
+    """What the claim `one_director` rests on."""
+    names = "; ".join(DIRECT_NAMES.get(name, name) for name in fired)
+    seen = f"Direct tests that fired: {names}." if fired else "No direct test of one director fired."
+    if openness <= 0:
+        return f"{seen} No payer, address block or mail domain is common to the members."
+    return f"{seen} {openness:.0%} of the members, at most, stand behind one {KIND_WORDS.get(kind, kind)}."
+
+
+def harvest_text(roads: Sequence[str], references: int, as_high: int, items: int, space: float) -> str:
+    """What the claim `harvest_like` rests on."""
+    named = " and ".join(ROAD_WORDS.get(road, road) for road in roads)
+    parts = [
+        f"Named by {named}." if roads else "Neither comparison with honest groups nor direct tests name it."
+    ]
+    if references:
+        verb = "scores" if as_high == 1 else "score"
+        parts.append(f"{as_high or 'None'} of {references} honest coordinated groups {verb} as high.")
+    if items:
+        parts.append(
+            f"{items:,} requests in its own templates ask for about {_round(10**space):,} different things."
+        )
+    return " ".join(parts)
+
+
+def _round(value: float) -> int:
+    """Two significant digits: more would not be known."""
+    return max(1, int(float(f"{value:.1e}")))
+
+
+def not_fired(name: str, observed: int, expected: float) -> str:
+    """A direct test that found nothing, as counter-evidence."""
+    if name == "work_split":
+        return (
+            "No sign that items of one template are shared out: requests of different accounts repeat an item "
+            f"{observed} times, {expected:.2g} would be chance."
+        )
+    return f"No sign of {DIRECT_NAMES.get(name, name)}: {observed} seen, {expected:.2g} would be chance."
+
 
 def iso(us: int) -> str:
     """Microseconds since 1970 as ISO 8601, UTC, to the second."""

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -115,21 +116,17 @@ def _scan_with_progress(logs: list[str], *, quiet: bool, **options: object) -> S
 
 
 def _write(scanned: Scanned, out: Path, force: bool) -> None:
-    write_results(
-        out,
-        Results(
-            scanned.findings,
-            scanned.accounts,
-            scanned.streams,
-            scanned.families,
-            scanned.profiles,
-            scanned.waterfall,
-            scanned.refusals,
-            scanned.run_info,
-            render(scanned.findings),
-        ),
-        force=force,
+    results = Results(
+        scanned.findings,
+        scanned.accounts,
+        scanned.streams,
+        scanned.families,
+        scanned.profiles,
+        scanned.waterfall,
+        scanned.refusals,
+        scanned.run_info,
     )
+    write_results(out, replace(results, report_html=render(results)), force=force)
 
 
 @app.command()

@@ -11,11 +11,16 @@ import pyarrow.compute as pc
 from stillwatch.campaign.record import (
     ATLAS,
     DIRECT_WORDS,
+    VIEW_WORDS,
     SharedKey,
     action,
+    coordinated_text,
+    director_text,
     evidence_of_keys,
     group_id,
+    harvest_text,
     iso,
+    not_fired,
     ranked,
     timeline,
 )
@@ -151,12 +156,12 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
     fired = finding.fired(judged.direct_level)
     strongest = min(finding.direct, key=lambda d: d.p) if finding.direct else None
     conformal = judged.conformal
+    as_high = round(finding.conformal_p * (conformal.references + 1)) - 1
     return [
         Claim(
             name="coordinated",
             holds=finding.q <= CONFIRM_LEVEL,
-            text=f"Found by {finding.view_found}; tested on {', '.join(t.view for t in finding.tested)} "
-            f"against random groups matched on {level}.",
+            text=coordinated_text(finding.view_found, [t.view for t in finding.tested], level),
             statistic=best.statistic,
             p=finding.p,
             q=finding.q,
@@ -168,12 +173,7 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
         Claim(
             name="one_director",
             holds=bool(fired),
-            text=(
-                f"Direct tests that fired: {', '.join(d.name for d in fired)}."
-                if fired
-                else "No direct test of one director fired."
-            )
-            + f" Openness {finding.openness.share:.2f} ({finding.openness.kind}).",
+            text=director_text([d.name for d in fired], finding.openness.share, finding.openness.kind),
             statistic=finding.openness.evasion,
             p=strongest.p if strongest else None,
             p_min=0.0,
@@ -182,8 +182,7 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
         Claim(
             name="harvest_like",
             holds="direct" in finding.roads or "references" in finding.roads,
-            text=f"Roads that named it: {', '.join(finding.roads) or 'none'}. {finding.items} requests of its own "
-            f"templates; effective item space 10^{finding.space:.1f}.",
+            text=harvest_text(finding.roads, conformal.references, as_high, finding.items, finding.space),
             statistic=finding.score,
             p=finding.conformal_p,
             q=finding.conformal_q,
@@ -208,16 +207,21 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             evidence.append(Evidence(kind="TIME", signal="co_activity", bits=bits, text=text))
         elif test.p > CONFIRM_LEVEL:
             seen = (
-                "could not see the group"
+                "could not be seen for this group"
                 if test.method == "none"
                 else f"does not confirm it (p = {test.p:.2f})"
             )
-            against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=f"{test.view} {seen}."))
+            words = f"{VIEW_WORDS.get(test.view, test.view)} ({test.view})"
+            text = f"{words[0].upper()}{words[1:]} {seen}."
+            against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=text))
     for direct in finding.direct:
         text = DIRECT_WORDS[direct.name].format(observed=direct.observed, expected=direct.expected)
         if direct.p <= judged.direct_level:
             bits = float(-np.log2(max(direct.p, 1e-300)))
             evidence.append(Evidence(kind="DIRECT", signal=direct.name, bits=bits, text=text))
+        else:
+            text = not_fired(direct.name, direct.observed, direct.expected)
+            against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")
         text = f"{finding.openness.share:.0%} of the members stand behind one {kind}."
@@ -335,7 +339,7 @@ def _streams(context: Context, finding: Finding, assignment: Assignment, name: s
         np.column_stack([owner[chosen], families.family[chosen]]), axis=0, return_counts=True
     )
     ids = [context.reduced.principals[a].partition(SEPARATOR)[0] for a in pairs[:, 0].tolist()]
-    names = [f"{int(families.fingerprint[f]):016x}" for f in pairs[:, 1].tolist()]
+    names = [family_id(context, ("prompt", f)) for f in pairs[:, 1].tolist()]
     return pa.table(
         [
             pa.array(ids, pa.string()),

@@ -24,12 +24,10 @@ def held_by(context: Context, finding: Finding, assignment: Assignment) -> list[
 
 
 def family_id(context: Context, name: Held) -> str:
-    """A prompt family's fingerprint; a system-prompt family's is mixed, so that the two cannot meet."""
+    """The family's key in FORM, as `profiles.parquet` and the evidence name it."""
     part, number = name
-    if part == "prompt":
-        return f"{int(context.reduced.prompt_families.fingerprint[number]):016x}"
-    print_ = context.reduced.systems.families.fingerprint[[number]]
-    return f"{int(mix(print_, 'system_family')[0]):016x}"
+    families = context.reduced.prompt_families if part == "prompt" else context.reduced.systems.families
+    return f"{int(mix(families.fingerprint[[number]], f'{part}_family')[0]):016x}"
 
 
 def family_rows(context: Context, held: list[Held], texts: Mapping[Held, str]) -> pa.Table:
