@@ -34,7 +34,7 @@ KIND_WORDS = {
     "device": "device",
     "mail_domain": "mail domain",
     "referral": "referral code",
-    "signup_batch": "ten minutes of sign-up",
+    "signup_batch": "ten-minute slot of sign-up",
 }
 
 DIRECT_WORDS = {
@@ -75,7 +75,7 @@ def director_text(fired: Sequence[str], openness: float, kind: str) -> str:
     seen = f"Direct tests that fired: {names}." if fired else "No direct test of one director fired."
     if openness <= 0:
         return f"{seen} No payer, address block or mail domain is common to the members."
-    return f"{seen} {openness:.0%} of the members, at most, stand behind one {KIND_WORDS.get(kind, kind)}."
+    return f"{seen} {100 * openness:.0f} % of the members, at most, stand behind one {KIND_WORDS.get(kind, kind)}."
 
 
 def harvest_text(roads: Sequence[str], references: int, as_high: int, items: int, space: float) -> str:
@@ -140,8 +140,8 @@ def evidence_of_keys(view: str, keys: Sequence[SharedKey]) -> Evidence | None:
         return None
     best = keys[0]
     text = (
-        f"{best.inside} of {best.members} members share one {KIND_WORDS.get(best.kind, best.kind)}, "
-        f"which {best.outside} of {best.others} other accounts have."
+        f"{best.inside:,} of {best.members:,} members share one {KIND_WORDS.get(best.kind, best.kind)}, "
+        f"which {best.outside:,} of {best.others:,} other accounts have."
     )
     if len(keys) > 1:
         text += f" {len(keys) - 1} more rare keys are shared."

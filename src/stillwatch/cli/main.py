@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
-from stillwatch.cli.show import explain_text, groups_table, sight_table
+from stillwatch.cli.show import groups_table, sight_table
 from stillwatch.ingest import coverage, open_log, write_canonical
+from stillwatch.report.explain import explain_text
 from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan

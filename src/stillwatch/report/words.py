@@ -49,7 +49,7 @@ SHARED = {
     "device": ("device", "devices"),
     "mail_domain": ("mail domain", "mail domains"),
     "referral": ("referral code", "referral codes"),
-    "signup_batch": ("ten minutes of sign-up", "ten-minute slots of sign-up"),
+    "signup_batch": ("ten-minute slot of sign-up", "ten-minute slots of sign-up"),
     "stack": ("TLS and header stack", "TLS and header stacks"),
     "co_activity": ("hours of activity", "hours of activity"),
     "other_keys": ("weaker keys together", "weaker keys together"),
