@@ -121,4 +121,5 @@ def test_numbers_read_as_a_person_writes_them() -> None:
         "99 %",
         "all",
     ]
+    assert [words.compact(n) for n in (400, 4000, 40_000, 1_500_000)] == ["400", "4,000", "40k", "1.5M"]
     assert words.span("2026-12-30T00:00:00Z", "2027-01-02T00:00:00Z") == "30 Dec 2026 to 2 Jan 2027"

@@ -65,7 +65,7 @@ ROAD_WORDS = {"references": "comparison with honest groups", "direct": "direct t
 def coordinated_text(found: str, tested: Sequence[str], level: str) -> str:
     """What the claim `coordinated` rests on."""
     views = " and ".join(VIEW_WORDS.get(view, view) for view in tested)
-    alike = "" if level == "none" else f" that are alike in {level}"
+    alike = "" if level == "none" else f" that are alike in {' and '.join(level.rsplit(', ', 1))}"
     return f"Found by {VIEW_WORDS.get(found, found)}; tested on {views}, against random groups of accounts{alike}."
 
 
@@ -94,6 +94,10 @@ def harvest_text(roads: Sequence[str], references: int, as_high: int, items: int
     return " ".join(parts)
 
 
+LEAST_REPEATS = 5.0
+"""Repeats to be expected below which the absence of repeats says nothing."""
+
+
 def _round(value: float) -> int:
     """Two significant digits: more would not be known."""
     return max(1, int(float(f"{value:.1e}")))
@@ -102,9 +106,11 @@ def _round(value: float) -> int:
 def not_fired(name: str, observed: int, expected: float) -> str:
     """A direct test that found nothing, as counter-evidence."""
     if name == "work_split":
+        if expected < LEAST_REPEATS:
+            return "Too few requests repeat an item to tell whether items of one template are shared out."
         return (
             "No sign that items of one template are shared out: requests of different accounts repeat an item "
-            f"{observed} times, {expected:.2g} would be chance."
+            f"{observed:,} times, {expected:,.0f} would be chance."
         )
     return f"No sign of {DIRECT_NAMES.get(name, name)}: {observed} seen, {expected:.2g} would be chance."
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from html import escape
 
-from stillwatch.report.words import bits, day, plural, share
+from stillwatch.report.words import bits, compact, day, plural, share
 
 LONGEST_STEP = 60.0
 """Bits beyond which a bar is cut: 60 bits is one in a billion billion, and more says nothing more."""
@@ -210,7 +210,7 @@ def activity(
         f"Exchanges of the members per {unit}, at most {max(bars):,}. {plural(len(seen), 'release')} and "
         f"{plural(sum(banned.values()), 'ban')} of members are marked."
     )
-    ys = "".join(f"<span class='y' style='bottom:{y}%'>{top * y // 100:,}</span>" for y in (50, 100))
+    ys = "".join(f"<span class='y' style='bottom:{y}%'>{compact(top * y // 100)}</span>" for y in (50, 100))
     return (
         f"<figure style='margin:0' role='img' aria-label='{escape(label)}'><div class='plot'>"
         f"<svg viewBox='0 0 {count} 100' preserveAspectRatio='none'>{''.join(marks)}</svg>{ys}{''.join(flags)}</div>"

@@ -108,8 +108,8 @@ def _sight(run: Run) -> str:
 
 def _detectors(sight: Sequence[Sight]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(s.detector)}</td><td><i class='dot {s.state}'></i>{words.STATES[s.state]}</td>"
-        f"<td>{escape(s.reason)}</td></tr>"
+        f"<tr><td>{escape(s.detector)}</td>"
+        f"<td class='state'><i class='dot {s.state}'></i>{words.STATES[s.state]}</td><td>{escape(s.reason)}</td></tr>"
         for s in sight
     )
     return (

@@ -103,6 +103,14 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def compact(count: int) -> str:
+    """A round number for an axis: `400`, `4,000`, `40k`, `4M`."""
+    for size, mark in ((1_000_000, "M"), (1_000, "k")):
+        if count >= 10_000 and count >= size:
+            return f"{count / size:g}{mark}"
+    return f"{count:,}"
+
+
 def day(ts: str, *, year: bool = False) -> str:
     """An ISO time as `20 Jun`, or `20 Jun 2026`."""
     when = date.fromisoformat(ts[:10])

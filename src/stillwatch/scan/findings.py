@@ -30,6 +30,7 @@ from stillwatch.detect.score import LEVEL
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
+from stillwatch.scan.context import DIRECT_REACH
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
@@ -216,7 +217,12 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=text))
     for direct in finding.direct:
         text = DIRECT_WORDS[direct.name].format(observed=direct.observed, expected=direct.expected)
-        if direct.p <= judged.direct_level:
+        if direct.p <= judged.direct_level and direct.reach < DIRECT_REACH:
+            text += (
+                f" Only {100 * direct.reach:.0f} % of the group: a few accounts' director is not the group's."
+            )
+            against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
+        elif direct.p <= judged.direct_level:
             bits = float(-np.log2(max(direct.p, 1e-300)))
             evidence.append(Evidence(kind="DIRECT", signal=direct.name, bits=bits, text=text))
         else:
@@ -224,7 +230,7 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")
-        text = f"{finding.openness.share:.0%} of the members stand behind one {kind}."
+        text = f"{100 * finding.openness.share:.0f} % of the members stand behind one {kind}."
         against.append(
             Evidence(
                 kind="COUNTER",
@@ -234,10 +240,10 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             )
         )
     if finding.entity_share >= 0.5:
-        text = f"{finding.entity_share:.0%} of the members declare one unverified owner: the accounts' own claim."
+        text = f"{100 * finding.entity_share:.0f} % of the members declare one unverified owner: their own claim."
         against.append(Evidence(kind="COUNTER", signal="declared_owner", bits=0.0, text=text))
     if finding.benchmark is not None and finding.benchmark.share >= 0.2:
-        text = f"{finding.benchmark.share:.0%} of its requests are items that unrelated accounts run too."
+        text = f"{100 * finding.benchmark.share:.0f} % of its requests are items that unrelated accounts run too."
         against.append(
             Evidence(
                 kind="COUNTER",
