@@ -15,10 +15,15 @@ from stillwatch.views.base import mix
 
 
 def held_by(context: Context, finding: Finding, assignment: Assignment) -> list[Held]:
-    """Families that tell the group from others, then those that its own requests were counted in."""
+    """Families that tell the group from others, then those that its own requests were counted in.
+
+    Of a cleared group only the latter: its wording is nobody's business.
+    """
     members = assignment.accounts
     if len(members) == 0:
         return []
+    if finding.verdict == "cleared":
+        return [("prompt", f) for f in finding.families.tolist()]
     prompts = dict.fromkeys([*telling(context, members, "prompt"), *finding.families.tolist()])
     return [("prompt", f) for f in prompts] + [("system", f) for f in telling(context, members, "system")]
 
