@@ -229,7 +229,8 @@ def _members(accounts: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"<h3>Members</h3><p class='soft small'>{words.plural(len(accounts) - recruits, 'core account')}, "
         f"found together; their bits rank them{added}.{more}</p>"
-        "<div class='tall' tabindex='0'><table><tr><th>account</th><th>role</th><th class='n'>bits</th>"
+        "<div class='tall' tabindex='0' role='region' aria-label='Members'>"
+        "<table><tr><th>account</th><th>role</th><th class='n'>bits</th>"
         "<th class='n'>form</th><th class='n'>link</th><th class='n'>time</th><th class='n'>exchanges</th>"
         f"<th class='n'>in templates</th><th class='n'>first</th><th class='n'>last</th></tr>{cells}</table></div>"
     )
