@@ -112,7 +112,10 @@ def not_fired(name: str, observed: int, expected: float) -> str:
             "No sign that items of one template are shared out: requests of different accounts repeat an item "
             f"{observed:,} times, {expected:,.0f} would be chance."
         )
-    return f"No sign of {DIRECT_NAMES.get(name, name)}: {observed} seen, {expected:.2g} would be chance."
+    what = f"No sign of {DIRECT_NAMES.get(name, name)}"
+    if observed == 0 and expected < 1:
+        return f"{what}."
+    return f"{what}: {observed:,} seen, {expected:.2g} would be chance."
 
 
 def iso(us: int) -> str:

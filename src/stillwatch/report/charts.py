@@ -65,7 +65,7 @@ def waterfall(steps: Sequence[Step], label: str) -> str:
             )
         rows.append(
             f"<div class='what'><b>{escape(step.title)}</b>{escape(step.text)}</div>"
-            f"<div class='n num'>{bits(step.bits)}</div>{_draw(marks)}"
+            f"<div class='n num'>{bits(step.bits)}<i class='unit'>bits</i></div>{_draw(marks)}"
         )
     cut = " Bars beyond 60 bits are cut." if any(abs(s.bits) > LONGEST_STEP for s in steps) else ""
     return (
@@ -120,7 +120,7 @@ def sharing(kinds: Sequence[Sharing]) -> str:
         ]
         rows.append(
             f"<div class='what'><b>{escape(kind.title)}</b>{escape(kind.text)}</div>"
-            f"<div class='n num'>{share(kind.outside, kind.others)}</div>{_draw(marks)}"
+            f"<div class='n num'>{share(kind.outside, kind.others)}<i class='unit'>of others</i></div>{_draw(marks)}"
         )
     return (
         f"<div class='rows'>{''.join(rows)}</div><div class='legend'><span><i class='key'></i>members</span>"

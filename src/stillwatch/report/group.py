@@ -14,7 +14,7 @@ from stillwatch.schema.results import Claim, Evidence, Group, Run, TimelineEvent
 
 MOST_MEMBERS = 40
 MOST_FAMILIES = 8
-COMMON = 0.02
+COMMON = 0.01
 """Share of the other accounts from which a wording is everyday language and says nothing about the group."""
 BLANK, MASK = "▢", "▪"
 
