@@ -31,7 +31,7 @@ from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.context import DIRECT_REACH
-from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, GroupRows, Judged
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
 from stillwatch.scan.wording import family_id, family_rows, held_by
@@ -80,6 +80,7 @@ def tabulate(
         texts = skeletons(
             log, context.reduced, [(a.accounts, names) for f, a, names in shown if f.verdict != "cleared"]
         )
+    rows = GroupRows(context.reduced)
     groups: list[Group] = []
     accounts: list[pa.Table] = []
     streams: list[pa.Table] = []
@@ -90,9 +91,9 @@ def tabulate(
         if len(assignment.accounts) == 0:
             continue
         name = _name(judged.context, finding, used)
-        groups.append(_group(judged, finding, assignment, name, names, releases))
-        accounts.append(_accounts(judged.context, finding, assignment, name))
-        streams.append(_streams(judged.context, finding, assignment, name))
+        groups.append(_group(rows, judged, finding, assignment, name, names, releases))
+        accounts.append(_accounts(rows, context, finding, assignment, name))
+        streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))
         waterfall.append(account_steps(judged.context, assignment, name))
     return Tables(
@@ -256,6 +257,7 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
 
 
 def _group(
+    rows: GroupRows,
     judged: Judged,
     finding: Finding,
     assignment: Assignment,
@@ -270,10 +272,7 @@ def _group(
     first, last = int(reduced.first_us[members].min()), int(reduced.last_us[members].max())
     start = int(reduced.first_us[reduced.first_us > 0].min()) // DAY_US
     days = int(reduced.last_us.max()) // DAY_US - start + 1
-    inside = np.zeros(reduced.accounts, bool)
-    inside[members] = True
-    rows = inside[reduced.rows.account]
-    activity = np.bincount(reduced.rows.ts[rows] // DAY_US - start, minlength=days)
+    activity = np.bincount(reduced.rows.ts[rows.of(members)] // DAY_US - start, minlength=days)
     owners = np.concatenate([units.verified[members], units.declared[members]])
     bans = units.banned_us[members]
     return Group(
@@ -282,7 +281,7 @@ def _group(
         why=finding.why,
         accounts=len(members),
         exchanges=int(reduced.volume[members].sum()),
-        harvest_exchanges=int(_harvest(context, finding, members).sum()),
+        harvest_exchanges=int(_harvest(rows, context, finding, members).sum()),
         first_ts=iso(first),
         last_ts=iso(last),
         claims=_claims(judged, finding),
@@ -299,16 +298,19 @@ def _group(
     )
 
 
-def _harvest(context: Context, finding: Finding, members: I64) -> I64:
+def _harvest(rows: GroupRows, context: Context, finding: Finding, members: I64) -> I64:
     """Exchanges of each member in the group's own prompt families, shape (members,)."""
-    families = context.reduced.prompt_families
-    chosen = np.isin(families.family, finding.families)
-    rows = np.unique(families.row[chosen])
-    counts = np.bincount(context.reduced.rows.account[rows], minlength=context.reduced.accounts)
+    inside = np.zeros(context.reduced.accounts, bool)
+    inside[members] = True
+    parts = [rows.of_family(family, inside) for family in finding.families.tolist()]
+    mine = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
+    counts = np.bincount(context.reduced.rows.account[mine], minlength=context.reduced.accounts)
     return counts[members].astype(np.int64)
 
 
-def _accounts(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
+def _accounts(
+    rows: GroupRows, context: Context, finding: Finding, assignment: Assignment, name: str
+) -> pa.Table:
     reduced, members = context.reduced, assignment.accounts
     n = len(members)
     ids = [reduced.principals[m].partition(SEPARATOR)[0] for m in members.tolist()]
@@ -326,7 +328,7 @@ def _accounts(context: Context, finding: Finding, assignment: Assignment, name: 
             blank,
             blank,
             pa.array(reduced.volume[members]),
-            pa.array(_harvest(context, finding, members)),
+            pa.array(_harvest(rows, context, finding, members)),
             pa.array(reduced.first_us[members]).cast(TIMESTAMP),
             pa.array(reduced.last_us[members]).cast(TIMESTAMP),
         ],
@@ -335,15 +337,16 @@ def _accounts(context: Context, finding: Finding, assignment: Assignment, name: 
     return table
 
 
-def _streams(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
-    families = context.reduced.prompt_families
+def _streams(
+    rows: GroupRows, context: Context, finding: Finding, assignment: Assignment, name: str
+) -> pa.Table:
     inside = np.zeros(context.reduced.accounts, bool)
     inside[assignment.accounts] = True
-    owner = context.reduced.rows.account[families.row]
-    chosen = np.isin(families.family, finding.families) & inside[owner]
-    pairs, counts = np.unique(
-        np.column_stack([owner[chosen], families.family[chosen]]), axis=0, return_counts=True
-    )
+    parts = [np.zeros((0, 2), np.int64)]
+    for family in finding.families.tolist():
+        owner = context.reduced.rows.account[rows.of_family(family, inside)].astype(np.int64)
+        parts.append(np.column_stack([owner, np.full(len(owner), family)]))
+    pairs, counts = np.unique(np.concatenate(parts), axis=0, return_counts=True)
     ids = [context.reduced.principals[a].partition(SEPARATOR)[0] for a in pairs[:, 0].tolist()]
     names = [family_id(context, ("prompt", f)) for f in pairs[:, 1].tolist()]
     return pa.table(
