@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillwatch import arena
-from stillwatch.cli.show import explain_text
+from stillwatch.campaign.lineage import Earlier
+from stillwatch.report.explain import explain_text
 from stillwatch.scan import Scanned, scan
 from stillwatch.schema import EmptyLogError, ResultError
 from stillwatch.store.results import Results, read_results, results_digest, write_results
@@ -17,9 +18,8 @@ from stillwatch.store.results import Results, read_results, results_digest, writ
 
 def _write(scanned: Scanned, out: Path) -> None:
     s = scanned
-    write_results(
-        out, Results(s.findings, s.accounts, s.streams, s.families, s.profiles, s.refusals, s.run_info)
-    )
+    tables = (s.accounts, s.streams, s.families, s.profiles, s.waterfall)
+    write_results(out, Results(s.findings, *tables, s.refusals, s.run_info))
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,8 @@ def test_row_order_and_file_split_change_no_byte(scanned: tuple[Path, Path], tmp
     _write(scan([str(other)]), tmp_path / "results")
     one, two = read_results(results), read_results(tmp_path / "results")
     assert one.findings.groups == two.findings.groups
-    for name in ("accounts", "streams", "families", "profiles"):
+    assert one.families.column("skeleton").null_count < one.families.num_rows
+    for name in ("accounts", "streams", "families", "profiles", "waterfall"):
         assert getattr(one, name).equals(getattr(two, name)), name
 
 
@@ -64,15 +65,43 @@ def test_the_same_input_gives_the_same_digest(scanned: tuple[Path, Path], tmp_pa
     assert results_digest(tmp_path / "again") == results_digest(results)
 
 
+def test_an_account_s_waterfall_sums_to_its_bits(scanned: tuple[Path, Path]) -> None:
+    results = read_results(scanned[1])
+    rows = results.waterfall.group_by(["account_id", "campaign_id"]).aggregate([("bits", "sum")]).to_pylist()
+    total = {(r["account_id"], r["campaign_id"]): r["bits_sum"] for r in rows}
+    named = [r for r in results.accounts.to_pylist() if r["verdict"] != "cleared"]
+    assert named
+    assert len(total) == len(named)
+    for row in named:
+        assert total[row["account_id"], row["campaign_id"]] == pytest.approx(row["e_bits"], abs=1e-6)
+
+
+def test_a_second_scan_keeps_the_ids_of_the_first(scanned: tuple[Path, Path], tmp_path: Path) -> None:
+    log, folder = scanned
+    first = read_results(folder)
+    # The first scan under other names: what a scan finds under its own, it must give back under these.
+    names = {g.id: f"g-{n:012x}" for n, g in enumerate(first.findings.groups)}
+    rows = first.accounts.to_pydict()
+    groups: dict[str, set[str]] = {}
+    for group, account in zip(rows["campaign_id"], rows["account_id"], strict=True):
+        groups.setdefault(names[group], set()).add(account)
+    again = scan([str(log)], earlier=Earlier("0" * 64, groups))
+    assert {g.id for g in again.findings.groups} == set(groups)
+    assert again.findings.run.previous == "0" * 64
+    for table in (again.accounts, again.profiles):
+        assert set(table.column("campaign_id").to_pylist()) == set(groups)
+
+
 def test_a_campaign_and_a_member_can_be_explained(scanned: tuple[Path, Path]) -> None:
     results = read_results(scanned[1])
     group = results.findings.groups[0]
     text = explain_text(results, group.id)
-    assert all(word in text for word in ("coordinated", "one_director", "Counter-evidence", "Timeline"))
+    assert all(word in text for word in ("coordinated", "hidden director", "speaks against", "Timeline"))
     member = results.accounts.column("account_id")[0].as_py()
     assert "bits" in explain_text(results, member)
+    assert "in none" in explain_text(results, "nobody")
     with pytest.raises(ResultError):
-        explain_text(results, "nobody")
+        explain_text(results, "g-000000000000")
 
 
 def test_an_empty_log_is_an_error(tmp_path: Path) -> None:

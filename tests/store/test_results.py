@@ -17,6 +17,7 @@ from stillwatch.schema.results import (
     PROFILE_ROWS,
     SCHEMA_VERSION,
     STREAM_ROWS,
+    WATERFALL_ROWS,
     Claim,
     Findings,
     Group,
@@ -25,6 +26,7 @@ from stillwatch.schema.results import (
 from stillwatch.store.results import (
     Results,
     encode_findings,
+    read_earlier,
     read_results,
     results_digest,
     rounded,
@@ -56,6 +58,7 @@ def _results() -> Results:
         STREAM_ROWS.empty_table(),
         FAMILY_ROWS.empty_table(),
         PROFILE_ROWS.empty_table(),
+        WATERFALL_ROWS.empty_table(),
         [Refusal("log", 3, None, "ts", "why")],
         {"wall_s": 1.0},
         "<html></html>",
@@ -75,6 +78,13 @@ def test_equal_results_have_equal_bytes(tmp_path: Path) -> None:
     write_results(tmp_path / "one", _results())
     write_results(tmp_path / "two", _results())
     assert results_digest(tmp_path / "one") == results_digest(tmp_path / "two")
+
+
+def test_earlier_groups_are_sets_of_accounts(tmp_path: Path) -> None:
+    write_results(tmp_path / "out", _results())
+    earlier = read_earlier(tmp_path / "out")
+    assert earlier.groups == {"g": {"a", "b"}}
+    assert earlier.digest == results_digest(tmp_path / "out")
 
 
 def test_an_existing_folder_is_not_touched_without_force(tmp_path: Path) -> None:

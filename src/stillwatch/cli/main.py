@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
-from stillwatch.cli.show import explain_text, groups_table, sight_table
+from stillwatch.cli.show import groups_table, sight_table
 from stillwatch.ingest import coverage, open_log, write_canonical
+from stillwatch.report.explain import explain_text
 from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
 from stillwatch.schema.errors import StillwatchError, UsageError
-from stillwatch.store.results import Results, read_results, refuse_existing, write_results
+from stillwatch.store.results import Results, read_earlier, read_results, refuse_existing, write_results
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,20 +117,17 @@ def _scan_with_progress(logs: list[str], *, quiet: bool, **options: object) -> S
 
 
 def _write(scanned: Scanned, out: Path, force: bool) -> None:
-    write_results(
-        out,
-        Results(
-            scanned.findings,
-            scanned.accounts,
-            scanned.streams,
-            scanned.families,
-            scanned.profiles,
-            scanned.refusals,
-            scanned.run_info,
-            render(scanned.findings),
-        ),
-        force=force,
+    results = Results(
+        scanned.findings,
+        scanned.accounts,
+        scanned.streams,
+        scanned.families,
+        scanned.profiles,
+        scanned.waterfall,
+        scanned.refusals,
+        scanned.run_info,
     )
+    write_results(out, replace(results, report_html=render(results)), force=force)
 
 
 @app.command()
@@ -142,6 +141,9 @@ def scan(
     sanctions: SideTable = None,
     releases: SideTable = None,
     references: SideTable = None,
+    previous: Annotated[
+        Path | None, typer.Option("--previous", help="Earlier results folder: groups keep their ids.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     strict: Strict = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
@@ -149,6 +151,7 @@ def scan(
 ) -> None:
     """Scan request logs for campaigns."""
     refuse_existing(out, force=force)
+    earlier = None if previous is None else read_earlier(previous)
     scanned = _scan_with_progress(
         logs,
         quiet=as_json,
@@ -158,6 +161,7 @@ def scan(
         side=_side(accounts=accounts, sanctions=sanctions, releases=releases, references=references),
         strict=strict,
         options=Options(seed=seed),
+        earlier=earlier,
     )
     _write(scanned, out, force)
     if as_json:

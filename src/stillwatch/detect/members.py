@@ -49,10 +49,10 @@ def background(index: KeyIndex) -> F64:
     return np.maximum(df, 1.0) / max(1.0, df.sum())
 
 
-def log_e(
+def ratios(
     index: KeyIndex, accounts: I64, group: Profile, base: F64, niches: list[Profile]
-) -> tuple[F64, F64]:
-    """(bits, best stake's index) of each account for one view, shape (accounts,).
+) -> tuple[I32, I64, F64]:
+    """(key, place in `accounts`, likelihood ratio) of each account's keys, against the null that fits it best.
 
     `niches` are the profiles of honest groups and public families that an innocent account may come from.
     """
@@ -81,7 +81,14 @@ def log_e(
             better = total > best_total
             best_total = np.where(better, total, best_total)
             best_null = np.where(better[owner], mixed, best_null)
-    ratio = alternative / np.exp(best_null)
+    return keys, owner, alternative / np.exp(best_null)
+
+
+def log_e(
+    index: KeyIndex, accounts: I64, group: Profile, base: F64, niches: list[Profile]
+) -> tuple[F64, F64]:
+    """(bits, best stake's index) of each account for one view, shape (accounts,)."""
+    _, owner, ratio = ratios(index, accounts, group, base, niches)
     stakes = np.stack([np.bincount(owner, np.log2((1 - s) + s * ratio), len(accounts)) for s in STAKES])
     most = stakes.max(axis=0)
     bits = most + np.log2(np.exp2(stakes - most).mean(axis=0))

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -200,6 +200,26 @@ class Log:
             if source.container == "empty":
                 continue
             yield from self._read(source, progress)
+
+    def again(
+        self, wanted: Mapping[int, npt.NDArray[np.int64]], columns: Sequence[str]
+    ) -> Iterator[tuple[int, npt.NDArray[np.int64], pa.Table]]:
+        """Single rows once more: (input, raw rows, table), as the importer gives them, unchecked.
+
+        `wanted` are raw rows by input (`raw_ref`). Inputs without one are not opened, and reading an input stops
+        at the last one. Meant for the few rows whose text a result quotes: nothing is counted or refused here.
+        """
+        for source in self._sources:
+            rows = wanted.get(source.number)
+            if rows is None or len(rows) == 0 or source.container == "empty":
+                continue
+            options = replace(self._options, columns=frozenset(columns) | _NEEDED, extras=False, rows=rows)
+            for raw in self._importer.read(source, options):
+                keep = np.isin(raw.rows, rows)
+                if keep.any():
+                    yield source.number, raw.rows[keep], raw.table.filter(pa.array(keep))
+                if len(raw.rows) and raw.rows[-1] >= rows.max():
+                    break
 
     def _read(self, source: Source, progress: _Progress) -> Iterator[pa.RecordBatch]:
         options = self._options

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from stillwatch.detect import members as mb
+from stillwatch.detect import waterfall as wf
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.rhythm import rhythm_bits
 from stillwatch.scan.judge import Context, Finding, Judged
@@ -26,6 +27,8 @@ class Assignment:
     e_bits: F64
     bits: dict[str, F64]
     """Bits per view: FORM, LINK, TIME."""
+    steps: dict[str, wf.Steps] = field(default_factory=dict)
+    """What single keys add, per view; for campaigns and leads."""
 
 
 def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
@@ -67,9 +70,12 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
         else:
             core &= evidence.belongs(bits, len(finding.members))[0]
             keep = core | (recruit & ~blocked[accounts])
-        out.append(
-            Assignment(accounts[keep], core[keep], total[keep], {view: b[keep] for view, b in bits.items()})
-        )
+        steps: dict[str, wf.Steps] = {}
+        if finding.verdict != "cleared":
+            for view, index in views.items():
+                steps[view] = wf.steps(index, accounts[keep], finding.members, base[view], niches[view], fold)
+        mine = {view: b[keep] for view, b in bits.items()}
+        out.append(Assignment(accounts[keep], core[keep], total[keep], mine, steps))
     return out
 
 

@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 
 from stillwatch.engine.aggregate import Aggregate
 from stillwatch.engine.spool import Spool
+from stillwatch.scan.places import Places
+from stillwatch.scan.systems import SystemPrompts, Systems
 from stillwatch.sketch import PartSketch, from_binary, sketch_text
 from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
@@ -73,6 +75,9 @@ class Reduced:
     prompt_families: Families
     prompt_offsets: I64
     prompt_postings: npt.NDArray[np.uint64]
+    systems: Systems
+    places: Places
+    """Where each counted exchange stands in the inputs."""
     activity: Activity
     first_hour: int
     turns: Turns
@@ -100,11 +105,8 @@ class Collector:
         self._tables = {signal.name: Aggregate() for signal in self._signals}
         self._hours = Aggregate()
         self._prompts = Spool(folder / "prompt.u64")
-        self._systems = Spool(folder / "system.u64")
-        self._system_seen: set[tuple[int, int]] = set()
-        self._system_account: list[int] = []
-        self._system_us: list[int] = []
-        self._system_level: list[int] = []
+        self._systems = SystemPrompts(folder)
+        self._places = Places()
         self._parts: dict[str, list[npt.NDArray[Any]]] = {}
         self._declared: dict[int, str] = {}
         self._gateway: set[int] = set()
@@ -142,7 +144,8 @@ class Collector:
         self._put("item", prompt.exact)
         self._put("level", prompt.level)
         self._prompts.append(prompt.post_offsets, prompt.post)
-        self._keep_systems(batch, account, ts)
+        self._systems.add(batch, account, ts, len(self._places))
+        self._keep_places(batch)
         for signal in self._signals:
             self._tables[signal.name].add(account, signal.keys(batch), ts)
         self._hours.add(account, (ts // HOUR_US).astype(np.uint64), ts)
@@ -213,33 +216,13 @@ class Collector:
         self._put("refused_by", account[refused])
         self._put("refused_us", ts[refused])
 
-    def _keep_systems(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
-        """System prompts repeat: each is sketched once a batch and kept once for each account."""
-        name = "system_sketch" if "system_sketch" in batch.schema.names else "system"
-        values = column(batch, name)
-        if pa.types.is_null(values.type) or values.null_count == len(values):
+    def _keep_places(self, batch: pa.RecordBatch) -> None:
+        place = column(batch, "raw_ref")
+        if pa.types.is_null(place.type):
+            self._places.add(np.full(batch.num_rows, -1), np.arange(batch.num_rows))
             return
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks()
-        encoded = values.dictionary_encode()
-        part = _sketch_values(encoded.dictionary)
-        index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        there = index >= 0
-        order = np.lexsort((ts[there], index[there], account[there]))
-        pairs = np.stack([account[there], index[there]], axis=1)[order]
-        first = np.append(True, np.any(pairs[1:] != pairs[:-1], axis=1))
-        fresh: list[int] = []
-        for (who, which), us in zip(pairs[first].tolist(), ts[there][order][first].tolist(), strict=True):
-            exact = int(part.exact[which])
-            if exact and (who, exact) not in self._system_seen:
-                self._system_seen.add((who, exact))
-                self._system_account.append(who)
-                self._system_us.append(us)
-                self._system_level.append(int(part.level[which]))
-                fresh.append(which)
-        if fresh:
-            offsets, post = gather(part, np.array(fresh, np.int64))
-            self._systems.append(offsets, post)
+        inputs, rows = (place.field(i).to_numpy(zero_copy_only=False).astype(np.int64) for i in range(2))
+        self._places.add(inputs, rows)
 
     def finish(self, accounts: pa.Table | None) -> Reduced:
         """Sort, merge and index. `accounts` is the checked side table, or None."""
@@ -262,7 +245,8 @@ class Collector:
         link_parts += _account_keys(accounts, principals)
         form_parts = [self._table(s.name, form.KINDS, rank) for s in form.BATCH_SIGNALS]
         form_parts.append(_family_rows(families, account, ts, "prompt_family"))
-        form_parts.append(self._system_families(rank, n))
+        systems = self._systems.finish(rank, n)
+        form_parts.append(_family_rows(systems.families, systems.account, systems.first_us, "system_family"))
         activity, first_hour = self._activity(rank, n)
         declared = np.full(n, -1, np.int64)
         names = sorted(set(self._declared.values()))
@@ -290,6 +274,8 @@ class Collector:
             families,
             offsets,
             postings,
+            systems,
+            self._places,
             activity,
             first_hour,
             turns,
@@ -304,13 +290,6 @@ class Collector:
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:
         group, key, count, first, last = self._tables.pop(name).rows()
         return _Part(kinds.index(name), rank[group], key, count, first, last)
-
-    def _system_families(self, rank: I32, n: int) -> _Part:
-        offsets, postings = self._systems.read()
-        account = rank[np.array(self._system_account, np.int32)]
-        level = np.array(self._system_level, np.uint8)
-        found = find_families(account, offsets, postings, level, n)
-        return _family_rows(found, account, np.array(self._system_us, np.int64), "system_family")
 
     def _activity(self, rank: I32, n: int) -> tuple[Activity, int]:
         group, hour, count, _, _ = self._hours.rows()
@@ -339,18 +318,6 @@ def part_sketch(batch: pa.RecordBatch, part: str) -> PartSketch:
         return from_binary(batch.column(name))
     values = column(batch, part)
     return sketch_text(values.cast(pa.string()))
-
-
-def _sketch_values(values: pa.Array) -> PartSketch:
-    return from_binary(values) if pa.types.is_binary(values.type) else sketch_text(values)
-
-
-def gather(part: PartSketch, rows: I64) -> tuple[I64, U64]:
-    """Postings of the chosen rows: (offsets, values)."""
-    length = np.diff(part.post_offsets)[rows]
-    offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    source = np.repeat(part.post_offsets[rows] - offsets[:-1], length) + np.arange(offsets[-1])
-    return offsets, part.post[source]
 
 
 def _family_rows(families: Families, account: I32, ts: I64, kind: str) -> _Part:

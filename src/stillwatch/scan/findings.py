@@ -11,25 +11,35 @@ import pyarrow.compute as pc
 from stillwatch.campaign.record import (
     ATLAS,
     DIRECT_WORDS,
+    VIEW_WORDS,
     SharedKey,
     action,
+    coordinated_text,
+    director_text,
     evidence_of_keys,
     group_id,
+    harvest_text,
     iso,
+    not_fired,
     ranked,
     timeline,
 )
 from stillwatch.detect.discover import core_keys
 from stillwatch.detect.population import LEVELS
 from stillwatch.detect.score import LEVEL
+from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
-from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.scan.context import DIRECT_REACH
+from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, GroupRows, Judged
+from stillwatch.scan.shared import account_steps, shared_kinds
+from stillwatch.scan.skeletons import Held, skeletons
+from stillwatch.scan.wording import family_id, family_rows, held_by
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
-    FAMILY_ROWS,
     PROFILE_ROWS,
     STREAM_ROWS,
+    WATERFALL_ROWS,
     Claim,
     Evidence,
     Group,
@@ -51,33 +61,48 @@ class Tables:
     streams: pa.Table
     families: pa.Table
     profiles: pa.Table
+    waterfall: pa.Table
 
 
 def tabulate(
-    judged: Judged, findings: list[Finding], assigned: list[Assignment], releases: list[TimelineEvent]
+    judged: Judged,
+    findings: list[Finding],
+    assigned: list[Assignment],
+    releases: list[TimelineEvent],
+    log: Log | None = None,
 ) -> Tables:
-    """Everything that a results folder says about `findings`."""
+    """Everything that a results folder says about `findings`; skeletons need the `log` once more."""
+    context = judged.context
+    held = [held_by(context, f, a) for f, a in zip(findings, assigned, strict=True)]
+    texts: dict[Held, str] = {}
+    if log is not None:
+        shown = zip(findings, assigned, held, strict=True)
+        texts = skeletons(
+            log, context.reduced, [(a.accounts, names) for f, a, names in shown if f.verdict != "cleared"]
+        )
+    rows = GroupRows(context.reduced)
     groups: list[Group] = []
     accounts: list[pa.Table] = []
     streams: list[pa.Table] = []
     profiles: list[pa.Table] = []
-    held: set[int] = set()
+    waterfall: list[pa.Table] = []
     used: set[str] = set()
-    for finding, assignment in zip(findings, assigned, strict=True):
+    for finding, assignment, names in zip(findings, assigned, held, strict=True):
         if len(assignment.accounts) == 0:
             continue
         name = _name(judged.context, finding, used)
-        groups.append(_group(judged, finding, assignment, name, releases))
-        accounts.append(_accounts(judged.context, finding, assignment, name))
-        streams.append(_streams(judged.context, finding, assignment, name))
+        groups.append(_group(rows, judged, finding, assignment, name, names, releases))
+        accounts.append(_accounts(rows, context, finding, assignment, name))
+        streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))
-        held.update(finding.families.tolist())
+        waterfall.append(account_steps(judged.context, assignment, name))
     return Tables(
         ranked(groups),
         pa.concat_tables([ACCOUNT_ROWS.empty_table(), *accounts]),
         pa.concat_tables([STREAM_ROWS.empty_table(), *streams]),
-        _families(judged.context, sorted(held)),
+        family_rows(context, sorted({name for names in held for name in names}), texts),
         pa.concat_tables([PROFILE_ROWS.empty_table(), *profiles]),
+        pa.concat_tables([WATERFALL_ROWS.empty_table(), *waterfall]),
     )
 
 
@@ -133,12 +158,12 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
     fired = finding.fired(judged.direct_level)
     strongest = min(finding.direct, key=lambda d: d.p) if finding.direct else None
     conformal = judged.conformal
+    as_high = round(finding.conformal_p * (conformal.references + 1)) - 1
     return [
         Claim(
             name="coordinated",
             holds=finding.q <= CONFIRM_LEVEL,
-            text=f"Found by {finding.view_found}; tested on {', '.join(t.view for t in finding.tested)} "
-            f"against random groups matched on {level}.",
+            text=coordinated_text(finding.view_found, [t.view for t in finding.tested], level),
             statistic=best.statistic,
             p=finding.p,
             q=finding.q,
@@ -150,12 +175,7 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
         Claim(
             name="one_director",
             holds=bool(fired),
-            text=(
-                f"Direct tests that fired: {', '.join(d.name for d in fired)}."
-                if fired
-                else "No direct test of one director fired."
-            )
-            + f" Openness {finding.openness.share:.2f} ({finding.openness.kind}).",
+            text=director_text([d.name for d in fired], finding.openness.share, finding.openness.kind),
             statistic=finding.openness.evasion,
             p=strongest.p if strongest else None,
             p_min=0.0,
@@ -164,8 +184,7 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
         Claim(
             name="harvest_like",
             holds="direct" in finding.roads or "references" in finding.roads,
-            text=f"Roads that named it: {', '.join(finding.roads) or 'none'}. {finding.items} requests of its own "
-            f"templates; effective item space 10^{finding.space:.1f}.",
+            text=harvest_text(finding.roads, conformal.references, as_high, finding.items, finding.space),
             statistic=finding.score,
             p=finding.conformal_p,
             q=finding.conformal_q,
@@ -190,19 +209,29 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             evidence.append(Evidence(kind="TIME", signal="co_activity", bits=bits, text=text))
         elif test.p > CONFIRM_LEVEL:
             seen = (
-                "could not see the group"
+                "could not be seen for this group"
                 if test.method == "none"
                 else f"does not confirm it (p = {test.p:.2f})"
             )
-            against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=f"{test.view} {seen}."))
+            words = f"{VIEW_WORDS.get(test.view, test.view)} ({test.view})"
+            text = f"{words[0].upper()}{words[1:]} {seen}."
+            against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=text))
     for direct in finding.direct:
         text = DIRECT_WORDS[direct.name].format(observed=direct.observed, expected=direct.expected)
-        if direct.p <= judged.direct_level:
+        if direct.p <= judged.direct_level and direct.reach < DIRECT_REACH:
+            text += (
+                f" Only {100 * direct.reach:.0f} % of the group: a few accounts' director is not the group's."
+            )
+            against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
+        elif direct.p <= judged.direct_level:
             bits = float(-np.log2(max(direct.p, 1e-300)))
             evidence.append(Evidence(kind="DIRECT", signal=direct.name, bits=bits, text=text))
+        else:
+            text = not_fired(direct.name, direct.observed, direct.expected)
+            against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")
-        text = f"{finding.openness.share:.0%} of the members stand behind one {kind}."
+        text = f"{100 * finding.openness.share:.0f} % of the members stand behind one {kind}."
         against.append(
             Evidence(
                 kind="COUNTER",
@@ -212,10 +241,10 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             )
         )
     if finding.entity_share >= 0.5:
-        text = f"{finding.entity_share:.0%} of the members declare one unverified owner: the accounts' own claim."
+        text = f"{100 * finding.entity_share:.0f} % of the members declare one unverified owner: their own claim."
         against.append(Evidence(kind="COUNTER", signal="declared_owner", bits=0.0, text=text))
     if finding.benchmark is not None and finding.benchmark.share >= 0.2:
-        text = f"{finding.benchmark.share:.0%} of its requests are items that unrelated accounts run too."
+        text = f"{100 * finding.benchmark.share:.0f} % of its requests are items that unrelated accounts run too."
         against.append(
             Evidence(
                 kind="COUNTER",
@@ -228,7 +257,13 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
 
 
 def _group(
-    judged: Judged, finding: Finding, assignment: Assignment, name: str, releases: list[TimelineEvent]
+    rows: GroupRows,
+    judged: Judged,
+    finding: Finding,
+    assignment: Assignment,
+    name: str,
+    held: list[Held],
+    releases: list[TimelineEvent],
 ) -> Group:
     context = judged.context
     reduced, units = context.reduced, context.units
@@ -237,10 +272,7 @@ def _group(
     first, last = int(reduced.first_us[members].min()), int(reduced.last_us[members].max())
     start = int(reduced.first_us[reduced.first_us > 0].min()) // DAY_US
     days = int(reduced.last_us.max()) // DAY_US - start + 1
-    inside = np.zeros(reduced.accounts, bool)
-    inside[members] = True
-    rows = inside[reduced.rows.account]
-    activity = np.bincount(reduced.rows.ts[rows] // DAY_US - start, minlength=days)
+    activity = np.bincount(reduced.rows.ts[rows.of(members)] // DAY_US - start, minlength=days)
     owners = np.concatenate([units.verified[members], units.declared[members]])
     bans = units.banned_us[members]
     return Group(
@@ -249,32 +281,36 @@ def _group(
         why=finding.why,
         accounts=len(members),
         exchanges=int(reduced.volume[members].sum()),
-        harvest_exchanges=int(_harvest(context, finding, members).sum()),
+        harvest_exchanges=int(_harvest(rows, context, finding, members).sum()),
         first_ts=iso(first),
         last_ts=iso(last),
         claims=_claims(judged, finding),
         evidence=evidence,
         counter_evidence=against,
         capabilities=[],
-        families=[f"{int(reduced.prompt_families.fingerprint[f]):016x}" for f in finding.families.tolist()],
+        families=[family_id(context, family) for family in held],
         timeline=timeline(first, last, bans[bans > 0].tolist(), releases),
         activity=activity.tolist(),
         entities=len(np.unique(owners[owners >= 0])),
         recommended_action=action(finding.verdict),  # type: ignore[arg-type]
         atlas=ATLAS[finding.verdict],
+        shared=shared_kinds(context, finding.members),
     )
 
 
-def _harvest(context: Context, finding: Finding, members: I64) -> I64:
+def _harvest(rows: GroupRows, context: Context, finding: Finding, members: I64) -> I64:
     """Exchanges of each member in the group's own prompt families, shape (members,)."""
-    families = context.reduced.prompt_families
-    chosen = np.isin(families.family, finding.families)
-    rows = np.unique(families.row[chosen])
-    counts = np.bincount(context.reduced.rows.account[rows], minlength=context.reduced.accounts)
+    inside = np.zeros(context.reduced.accounts, bool)
+    inside[members] = True
+    parts = [rows.of_family(family, inside) for family in finding.families.tolist()]
+    mine = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
+    counts = np.bincount(context.reduced.rows.account[mine], minlength=context.reduced.accounts)
     return counts[members].astype(np.int64)
 
 
-def _accounts(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
+def _accounts(
+    rows: GroupRows, context: Context, finding: Finding, assignment: Assignment, name: str
+) -> pa.Table:
     reduced, members = context.reduced, assignment.accounts
     n = len(members)
     ids = [reduced.principals[m].partition(SEPARATOR)[0] for m in members.tolist()]
@@ -292,7 +328,7 @@ def _accounts(context: Context, finding: Finding, assignment: Assignment, name: 
             blank,
             blank,
             pa.array(reduced.volume[members]),
-            pa.array(_harvest(context, finding, members)),
+            pa.array(_harvest(rows, context, finding, members)),
             pa.array(reduced.first_us[members]).cast(TIMESTAMP),
             pa.array(reduced.last_us[members]).cast(TIMESTAMP),
         ],
@@ -301,17 +337,18 @@ def _accounts(context: Context, finding: Finding, assignment: Assignment, name: 
     return table
 
 
-def _streams(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
-    families = context.reduced.prompt_families
+def _streams(
+    rows: GroupRows, context: Context, finding: Finding, assignment: Assignment, name: str
+) -> pa.Table:
     inside = np.zeros(context.reduced.accounts, bool)
     inside[assignment.accounts] = True
-    owner = context.reduced.rows.account[families.row]
-    chosen = np.isin(families.family, finding.families) & inside[owner]
-    pairs, counts = np.unique(
-        np.column_stack([owner[chosen], families.family[chosen]]), axis=0, return_counts=True
-    )
+    parts = [np.zeros((0, 2), np.int64)]
+    for family in finding.families.tolist():
+        owner = context.reduced.rows.account[rows.of_family(family, inside)].astype(np.int64)
+        parts.append(np.column_stack([owner, np.full(len(owner), family)]))
+    pairs, counts = np.unique(np.concatenate(parts), axis=0, return_counts=True)
     ids = [context.reduced.principals[a].partition(SEPARATOR)[0] for a in pairs[:, 0].tolist()]
-    names = [f"{int(families.fingerprint[f]):016x}" for f in pairs[:, 1].tolist()]
+    names = [family_id(context, ("prompt", f)) for f in pairs[:, 1].tolist()]
     return pa.table(
         [
             pa.array(ids, pa.string()),
@@ -321,27 +358,6 @@ def _streams(context: Context, finding: Finding, assignment: Assignment, name: s
         ],
         names=STREAM_ROWS.names,
     ).cast(STREAM_ROWS)
-
-
-def _families(context: Context, held: list[int]) -> pa.Table:
-    families = context.reduced.prompt_families
-    exchanges = np.bincount(families.family, minlength=len(families))
-    key = context.family_key[held] if held else np.zeros(0, np.int64)
-    df = context.form.df()
-    names = [f"{int(families.fingerprint[f]):016x}" for f in held]
-    return pa.table(
-        [
-            pa.array(names, pa.string()),
-            pa.array(names, pa.string()),
-            pa.array(["prompt"] * len(held), pa.string()),
-            pa.nulls(len(held), pa.string()),
-            pa.array([int(df[k]) for k in key], pa.int64()),
-            pa.array([int(exchanges[f]) for f in held], pa.int64()),
-            pa.array([[] for _ in held], pa.list_(pa.string())),
-            pa.array([bool(context.public[k]) for k in key], pa.bool_()),
-        ],
-        names=FAMILY_ROWS.names,
-    ).cast(FAMILY_ROWS)
 
 
 def _profiles(context: Context, assignment: Assignment, name: str) -> pa.Table:

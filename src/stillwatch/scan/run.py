@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stillwatch.campaign.lineage import Earlier
 from stillwatch.campaign.record import iso
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.ingest import open_log
@@ -24,6 +25,7 @@ from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.collect import COLUMNS, Collector, Reduced
 from stillwatch.scan.findings import release_events, tabulate
+from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
 from stillwatch.scan.units import Units, align
 from stillwatch.schema.errors import EmptyLogError
@@ -59,6 +61,7 @@ class Scanned:
     streams: pa.Table
     families: pa.Table
     profiles: pa.Table
+    waterfall: pa.Table
     refusals: list[Refusal]
     run_info: dict[str, object] = field(default_factory=dict)
 
@@ -84,9 +87,13 @@ def scan(
     side: Mapping[str, str] | None = None,
     strict: bool = False,
     options: Options | None = None,
+    earlier: Earlier | None = None,
     progress: Progress = _silent,
 ) -> Scanned:
-    """Scan logs (files, globs, directories, `-`). Raises StillwatchError's kinds; writes nothing."""
+    """Scan logs (files, globs, directories, `-`). Raises StillwatchError's kinds; writes nothing.
+
+    Groups that go on from those of an `earlier` scan keep their ids.
+    """
     options = options or Options()
     started = time.monotonic()
     marks: dict[str, float] = {}
@@ -137,10 +144,14 @@ def scan(
                     refit(judged, group_rows, finding, assignment.accounts[assignment.core])
             listed, assigned = _still_groups(listed, assigned)
             releases = release_events(tables.get("releases"))
-            result = tabulate(judged, listed, assigned, releases)
+            refusals = list(log.refusals)
+            progress("skeletons", 0, 1)
+            result = tabulate(judged, listed, assigned, releases, log)
+            if earlier is not None:
+                result = inherited(result, earlier)
             marks["members"] = time.monotonic() - started
             refused: dict[str, int] = {}
-            for refusal in log.refusals:
+            for refusal in refusals:
                 refused[refusal.file] = refused.get(refusal.file, 0) + 1
             inputs = [
                 InputFile(
@@ -158,7 +169,7 @@ def scan(
                 inputs=inputs,
                 accounts=reduced.accounts,
                 exchanges=int(reduced.volume.sum()),
-                refused=len(log.refusals),
+                refused=len(refusals),
                 first_ts=iso(int(reduced.first_us[reduced.first_us > 0].min())),
                 last_ts=iso(int(reduced.last_us.max())),
                 candidates=judged.candidates,
@@ -170,6 +181,7 @@ def scan(
                 sight=sights(reduced, units, tables),
                 releases=releases,
                 notes=_notes(judged, listed),
+                previous=None if earlier is None else earlier.digest,
             )
             info = {
                 "wall_s": round(time.monotonic() - started, 3),
@@ -185,7 +197,8 @@ def scan(
                 result.streams,
                 result.families,
                 result.profiles,
-                list(log.refusals),
+                result.waterfall,
+                refusals,
                 info,
             )
         finally:

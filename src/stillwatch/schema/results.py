@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stillwatch.schema.tables import TIMESTAMP
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Verdict = Literal["campaign", "lead", "cleared"]
 WHY_LEAD = ("one_view", "few_references", "not_harvest_like", "openly_one_customer")
@@ -75,6 +75,19 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[EvidenceKey] = []
 
 
+class SharedKind(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of key: who holds a key of that kind that is typical of the members and rare elsewhere."""
+
+    view: str
+    key_kind: str
+    keys: int
+    """Such keys; each is held by at most 1 in 100 other accounts."""
+    group_count: int
+    group_total: int
+    background_count: int
+    background_total: int
+
+
 class TimelineEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened."""
 
@@ -106,6 +119,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Different declared or verified owners among the members."""
     recommended_action: str
     atlas: list[str]
+    shared: list[SharedKind] = []
+    """Largest share of members first."""
     merged_from: list[str] = []
     split_from: list[str] = []
 
@@ -150,6 +165,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     sight: list[Sight]
     releases: list[TimelineEvent]
     notes: list[str]
+    previous: str | None = None
+    """Digest of the earlier results whose group ids were kept."""
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,3 +233,17 @@ PROFILE_ROWS = pa.schema(
     ]
 )
 """`profiles.parquet`: what the guard and partners need of a group's keys."""
+
+WATERFALL_ROWS = pa.schema(
+    [
+        pa.field("account_id", pa.string(), nullable=False),
+        pa.field("campaign_id", pa.string(), nullable=False),
+        pa.field("view", pa.string(), nullable=False),
+        pa.field("key_kind", pa.string(), nullable=False),
+        pa.field("key", pa.string()),
+        pa.field("bits", pa.float64()),
+    ]
+)
+"""`waterfall.parquet`: what makes up `e_bits` of the accounts of campaigns and leads; the bits of one account and
+group sum to it. `key_kind` is a kind of key, `other_keys` (the weaker keys of a view together), `co_activity`, or
+`closing` in the view `ALL`: the mean over stakes and views, and the strongest view, which does not count."""

@@ -18,6 +18,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillwatch.campaign.lineage import Earlier
 from stillwatch.schema.errors import OutputError, ResultError, Where
 from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.results import (
@@ -26,10 +27,17 @@ from stillwatch.schema.results import (
     PROFILE_ROWS,
     SCHEMA_VERSION,
     STREAM_ROWS,
+    WATERFALL_ROWS,
     Findings,
 )
 
-TABLES = {"accounts": ACCOUNT_ROWS, "streams": STREAM_ROWS, "families": FAMILY_ROWS, "profiles": PROFILE_ROWS}
+TABLES = {
+    "accounts": ACCOUNT_ROWS,
+    "streams": STREAM_ROWS,
+    "families": FAMILY_ROWS,
+    "profiles": PROFILE_ROWS,
+    "waterfall": WATERFALL_ROWS,
+}
 DIGESTED = ("findings.json", *(f"{name}.parquet" for name in TABLES), "refused.jsonl")
 """The files that are a function of input, seed and version. `run.json` and `report.html` are not among them."""
 
@@ -45,6 +53,7 @@ class Results:
     streams: pa.Table
     families: pa.Table
     profiles: pa.Table
+    waterfall: pa.Table
     refusals: list[Refusal] = field(default_factory=list)
     run_info: Mapping[str, Any] = field(default_factory=dict)
     report_html: str | None = None
@@ -203,6 +212,15 @@ def _read_findings(folder: Path) -> Findings:
         return msgspec.json.decode(data, type=Findings)
     except (ValueError, AttributeError, msgspec.DecodeError) as error:
         raise ResultError("findings.json is damaged", where=Where(str(path)), hint="scan again") from error
+
+
+def read_earlier(folder: Path) -> Earlier:
+    """The groups of an earlier results folder, for `scan --previous`. Raises ResultError as `read_results`."""
+    rows = read_results(folder).accounts.select(["campaign_id", "account_id"]).to_pydict()
+    groups: dict[str, set[str]] = {}
+    for group, account in zip(rows["campaign_id"], rows["account_id"], strict=True):
+        groups.setdefault(group, set()).add(account)
+    return Earlier(results_digest(folder), groups)
 
 
 def results_digest(folder: Path) -> str:
