@@ -73,7 +73,9 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
         steps: dict[str, wf.Steps] = {}
         if finding.verdict != "cleared":
             for view, index in views.items():
-                steps[view] = wf.steps(index, accounts[keep], finding.members, base[view], niches[view], fold)
+                steps[view] = wf.steps(
+                    index, accounts[keep], finding.members, evidence.base[view], niches[view], fold
+                )
         mine = {view: b[keep] for view, b in bits.items()}
         out.append(Assignment(accounts[keep], core[keep], total[keep], mine, steps))
     return out

@@ -17,6 +17,7 @@ from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.units import Units
 from stillwatch.views.base import I64, KeyTable, mix
+from stillwatch.views.families import Families
 from stillwatch.views.time import TimeView, build_time_view
 
 PUBLIC_HOLDERS = 50
@@ -61,6 +62,8 @@ class Context:
     unlinked: Bool
     family_key: I64
     """Key number in FORM of each prompt family."""
+    system_key: I64
+    """Key number in FORM of each system family."""
     size: I64
     """Postings behind each FORM key."""
 
@@ -91,6 +94,8 @@ class Finding:
     benchmark: ex.Benchmark | None = None
     classroom: ex.Classroom | None = None
     families: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    systems: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Prompt and system families that are the group's own, most holders first."""
     verdict: str = "lead"
     why: str | None = None
     roads: tuple[str, ...] = ()
@@ -122,7 +127,12 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     view = build_time_view(reduced.activity, reduced.first_hour)
     residuals = view.residuals(np.arange(reduced.accounts))
     strata = build_strata(reduced.volume, view.block, units.signup_month, units.tier)
-    held, size = _family_keys(reduced)
+    held = _family_keys(reduced, reduced.prompt_families, "prompt_family")
+    of_system = _family_keys(reduced, reduced.systems.families, "system_family")
+    # Kinds that are no families count as long ones.
+    size = np.full(len(reduced.form.key_hash), TEMPLATE_KEYS, np.int64)
+    for keys, families in ((held, reduced.prompt_families), (of_system, reduced.systems.families)):
+        size[keys[keys >= 0]] = np.bincount(families.key_family, minlength=len(keys))[keys >= 0]
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
     public = _public_keys(form_index, identity, residuals, strata, seed)
@@ -161,22 +171,20 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         edges,
         ~known,
         held,
+        of_system,
         size,
     )
 
 
-def _family_keys(reduced: Reduced) -> tuple[I64, I64]:
-    """(FORM key of each prompt family or -1, postings behind each FORM key; other kinds count as long ones)."""
-    wanted = mix(reduced.prompt_families.fingerprint, "prompt_family")
-    place = np.searchsorted(reduced.form.key_hash, wanted)
+def _family_keys(reduced: Reduced, families: Families, kind: str) -> I64:
+    """FORM key of each family, -1 where no account holds it often enough to count."""
+    wanted = mix(families.fingerprint, kind)
     held = np.full(len(wanted), -1, np.int64)
-    if len(wanted):
-        there = reduced.form.key_hash[np.minimum(place, len(reduced.form.key_hash) - 1)] == wanted
+    if len(wanted) and len(reduced.form.key_hash):
+        place = np.minimum(np.searchsorted(reduced.form.key_hash, wanted), len(reduced.form.key_hash) - 1)
+        there = reduced.form.key_hash[place] == wanted
         held[there] = place[there]
-    size = np.full(len(reduced.form.key_hash), TEMPLATE_KEYS, np.int64)
-    counted = np.bincount(reduced.prompt_families.key_family, minlength=len(held))
-    size[held[held >= 0]] = counted[held >= 0]
-    return held, size
+    return held
 
 
 def _index(table: KeyTable, sparing: Bool | None = None) -> KeyIndex:

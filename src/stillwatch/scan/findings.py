@@ -80,7 +80,7 @@ def tabulate(
         texts = skeletons(
             log, context.reduced, [(a.accounts, names) for f, a, names in shown if f.verdict != "cleared"]
         )
-    rows = GroupRows(context.reduced)
+    rows = GroupRows(context.reduced, context.units.honest_group)
     groups: list[Group] = []
     accounts: list[pa.Table] = []
     streams: list[pa.Table] = []
@@ -299,11 +299,10 @@ def _group(
 
 
 def _harvest(rows: GroupRows, context: Context, finding: Finding, members: I64) -> I64:
-    """Exchanges of each member in the group's own prompt families, shape (members,)."""
+    """Exchanges of each member in the group's own families, shape (members,)."""
     inside = np.zeros(context.reduced.accounts, bool)
     inside[members] = True
-    parts = [rows.of_family(family, inside) for family in finding.families.tolist()]
-    mine = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]))
+    mine = np.unique(np.concatenate([np.zeros(0, np.int64), *rows.own(finding, inside).values()]))
     counts = np.bincount(context.reduced.rows.account[mine], minlength=context.reduced.accounts)
     return counts[members].astype(np.int64)
 
@@ -343,12 +342,14 @@ def _streams(
     inside = np.zeros(context.reduced.accounts, bool)
     inside[assignment.accounts] = True
     parts = [np.zeros((0, 2), np.int64)]
-    for family in finding.families.tolist():
-        owner = context.reduced.rows.account[rows.of_family(family, inside)].astype(np.int64)
-        parts.append(np.column_stack([owner, np.full(len(owner), family)]))
+    own = rows.own(finding, inside)
+    for number, mine in enumerate(own.values()):
+        owner = context.reduced.rows.account[mine].astype(np.int64)
+        parts.append(np.column_stack([owner, np.full(len(owner), number)]))
+    of = list(own)
     pairs, counts = np.unique(np.concatenate(parts), axis=0, return_counts=True)
     ids = [context.reduced.principals[a].partition(SEPARATOR)[0] for a in pairs[:, 0].tolist()]
-    names = [family_id(context, ("prompt", f)) for f in pairs[:, 1].tolist()]
+    names = [family_id(context, of[f]) for f in pairs[:, 1].tolist()]
     return pa.table(
         [
             pa.array(ids, pa.string()),

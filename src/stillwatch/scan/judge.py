@@ -153,12 +153,12 @@ def unselected(context: Context, members: I64) -> I64:
     return members[keep]
 
 
-def core_families(context: Context, members: I64) -> I64:
-    """Prompt families that are core keys of the group, most holders inside first."""
-    counts = context.form.group_counts(members)
-    core = np.zeros(context.form.n_keys, bool)
-    core[core_keys(context.form, members, context.form.weight)] = True
-    place = context.family_key
+def core_families(context: Context, members: I64, place: I64) -> I64:
+    """Families that are core keys of the group, most holders inside first. `place`: FORM key of each family."""
+    index = context.form_once
+    counts = index.group_counts(members)
+    core = np.zeros(index.n_keys, bool)
+    core[core_keys(index, members, index.weight)] = True
     usable = np.flatnonzero((place >= 0) & core[place])
     order = np.lexsort((usable, -counts[place[usable]]))
     return usable[order][:LARGEST_FAMILIES]
@@ -177,6 +177,11 @@ class GroupRows:
         self._family_offsets = np.searchsorted(families.family[self._by_family], np.arange(len(families) + 1))
         self._by_key = np.argsort(families.key_family, kind="stable")
         self._key_offsets = np.searchsorted(families.key_family[self._by_key], np.arange(len(families) + 1))
+        systems = reduced.systems
+        self._by_system = np.argsort(systems.of_row, kind="stable")
+        self._system_offsets = np.searchsorted(
+            systems.of_row[self._by_system], np.arange(len(systems.account) + 1)
+        )
         names, code = np.unique(rows.item, return_inverse=True)
         self.item: I64 = code.astype(np.int64)
         """Dense code of each row's item."""
@@ -205,6 +210,19 @@ class GroupRows:
         rows = self._reduced.prompt_families.row[part]
         return rows[member[self._reduced.rows.account[rows]]]
 
+    def of_system(self, family: int, member: Bool) -> I64:
+        """Rows that came with a system prompt of one family, by members."""
+        systems = self._reduced.systems
+        held = systems.families.row[systems.families.family == family]
+        held = held[member[systems.account[held]]]
+        parts = [self._by_system[self._system_offsets[h] : self._system_offsets[h + 1]] for h in held]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def own(self, finding: Finding, member: Bool) -> dict[tuple[str, int], I64]:
+        """Rows of members in each of the group's own families, by (part, family)."""
+        found = {("prompt", f): self.of_family(f, member) for f in finding.families.tolist()}
+        return found | {("system", f): self.of_system(f, member) for f in finding.systems.tolist()}
+
 
 def _distinct(first: I64, second: I64) -> npt.NDArray[np.int64]:
     """Distinct pairs, shape (pairs, 2), sorted."""
@@ -219,13 +237,12 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     members = finding.members
     member = np.zeros(reduced.accounts, bool)
     member[members] = True
-    finding.families = core_families(context, members)
+    finding.families = core_families(context, members, context.family_key)
+    finding.systems = core_families(context, members, context.system_key)
     split = dt.Direct("work_split", "FORM", 1.0, 0, 0.0)
-    harvested: list[I64] = []
-    for family in finding.families.tolist():
-        mine = rows.of_family(family, member)
-        harvested.append(mine)
-        if len(mine) < 20:
+    own = rows.own(finding, member)
+    for (part, family), mine in own.items():
+        if part == "system" or len(mine) < 20:
             continue
         keys = rows.postings_of(family)
         slots = slot_contents(mine, reduced.prompt_offsets, reduced.prompt_postings, keys)
@@ -242,7 +259,7 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
         replace(batch, reach=batch.observed / len(members)),
         dt.takeover(reduced.first_us, reduced.last_us, units.banned_us, members, end, start),
     ]
-    drawn = np.unique(np.concatenate(harvested)) if harvested else np.zeros(0, np.int64)
+    drawn = np.unique(np.concatenate([np.zeros(0, np.int64), *own.values()]))
     items = reduced.rows.item[drawn]
     items = items[items != 0]
     finding.items = len(items)

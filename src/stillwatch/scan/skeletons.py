@@ -28,7 +28,7 @@ from stillwatch.scan.context import Context
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch.fold import POINT, basic_plane, mathematical
 from stillwatch.sketch.kernel import shingle, tokens_of
-from stillwatch.views.base import I64, U64, mix
+from stillwatch.views.base import I64, U64
 from stillwatch.views.families import Families
 
 LEAST_ACCOUNTS = 5
@@ -63,7 +63,7 @@ def _shingles(tokens: Any) -> Any:
 
 def telling(context: Context, members: I64, part: str) -> list[int]:
     """Families that at least five members hold and that tell them from others, those with most bits first."""
-    place = context.family_key if part == "prompt" else system_keys(context)
+    place = context.family_key if part == "prompt" else context.system_key
     if len(place) == 0:
         return []
     counts = context.form.group_counts(members)
@@ -74,14 +74,6 @@ def telling(context: Context, members: I64, part: str) -> list[int]:
     key = place[usable]
     order = np.lexsort((usable, -np.round(counts[key] * context.form.weight[key], 9)))
     return usable[order][:MOST_FAMILIES].tolist()
-
-
-def system_keys(context: Context) -> I64:
-    """FORM key of each system-prompt family, -1 for none."""
-    wanted = mix(context.reduced.systems.families.fingerprint, "system_family")
-    names = context.reduced.form.key_hash
-    place = np.minimum(np.searchsorted(names, wanted), max(0, len(names) - 1))
-    return np.where(names[place] == wanted, place, -1) if len(names) else np.full(len(wanted), -1)
 
 
 def skeletons(log: Log, reduced: Reduced, groups: Iterable[tuple[I64, Sequence[Held]]]) -> dict[Held, str]:

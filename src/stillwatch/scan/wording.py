@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from stillwatch.scan.assign import Assignment
 from stillwatch.scan.context import Context, Finding
-from stillwatch.scan.skeletons import Held, system_keys, telling
+from stillwatch.scan.skeletons import Held, telling
 from stillwatch.schema.results import FAMILY_ROWS
 from stillwatch.views.base import mix
 
@@ -23,9 +23,12 @@ def held_by(context: Context, finding: Finding, assignment: Assignment) -> list[
     if len(members) == 0:
         return []
     if finding.verdict == "cleared":
-        return [("prompt", f) for f in finding.families.tolist()]
+        return [("prompt", f) for f in finding.families.tolist()] + [
+            ("system", f) for f in finding.systems.tolist()
+        ]
     prompts = dict.fromkeys([*telling(context, members, "prompt"), *finding.families.tolist()])
-    return [("prompt", f) for f in prompts] + [("system", f) for f in telling(context, members, "system")]
+    systems = dict.fromkeys([*telling(context, members, "system"), *finding.systems.tolist()])
+    return [("prompt", f) for f in prompts] + [("system", f) for f in systems]
 
 
 def family_id(context: Context, name: Held) -> str:
@@ -38,11 +41,10 @@ def family_id(context: Context, name: Held) -> str:
 def family_rows(context: Context, held: list[Held], texts: Mapping[Held, str]) -> pa.Table:
     reduced, df = context.reduced, context.form.df()
     prompts, systems = reduced.prompt_families, reduced.systems.families
-    of_system = system_keys(context)
     rows = np.bincount(prompts.family, minlength=len(prompts))
     out: list[dict[str, object]] = []
     for part, number in held:
-        key = int(context.family_key[number] if part == "prompt" else of_system[number])
+        key = int(context.family_key[number] if part == "prompt" else context.system_key[number])
         out.append(
             {
                 "family_id": family_id(context, (part, number)),
