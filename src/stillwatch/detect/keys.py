@@ -50,6 +50,15 @@ class KeyIndex:
         first = np.repeat(self.account_offsets[members] - np.cumsum(lengths) + lengths, lengths)
         return np.bincount(self.keys[first + np.arange(lengths.sum())], minlength=self.n_keys)
 
+    def held_by_any(self, keys: I64) -> Bool:
+        """Accounts that hold at least one of `keys`, shape (accounts,)."""
+        out = np.zeros(self.accounts, bool)
+        starts = self.key_offsets[keys]
+        lengths = self.key_offsets[keys + 1] - starts
+        at = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+        out[self.holders[at]] = True
+        return out
+
 
 def build_index(
     account: I32,

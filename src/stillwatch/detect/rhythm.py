@@ -9,6 +9,7 @@ A member is compared with the group without itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from stillwatch.detect.population import F64, I32, I64, Bool
 
 LEAST_SEEN = 5
 """Members that TIME must be able to see before it says anything about a group."""
+SAMPLE = 4096
+"""Accounts that stand for the population in a rank."""
 PRIOR_HOURS = 10.0
 """Active hours of the whole population that are added to a group's own."""
 CLASSES = np.array([2, 3, 4, 5, 7, 10, 15, 25])
@@ -33,10 +36,6 @@ class Rhythm:
     """Unit residuals, shape (accounts, hours); rows of zeros for quiet accounts."""
     loud: Bool
     """Accounts with a residual."""
-    quiet_rows: I64
-    """Account of each active hour of the quiet accounts."""
-    quiet_hours: I32
-    """Hour of the log of each of them."""
     lengths: I64
     """Active hours per account."""
     offsets: I64
@@ -45,75 +44,101 @@ class Rhythm:
     share: F64
     """Share of all active (account, hour) pairs in each hour of the log."""
     kind: I64
-    """Class of active hours per account."""
+    """Class of active hours per quiet account, -1 for loud accounts and for those that were never active."""
+    loud_sample: I64
+    """Accounts that stand for the population, sorted: loud ones, and quiet ones of every class."""
+    loud_residuals: F32
+    quiet_sample: I64
 
 
 def build_rhythm(residuals: F32, offsets: I64, hours: I32, log_hours: int) -> Rhythm:
     """Index the activity table: `offsets` int64 (accounts+1,), `hours` int32, sorted by (account, hour)."""
     loud = np.any(residuals != 0, axis=1)
     lengths = np.diff(offsets)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    quiet = ~loud[owner]
     share = np.bincount(hours, minlength=log_hours) + 0.5
+    kind = np.searchsorted(CLASSES, lengths, side="right")
+    kind[loud | (lengths == 0)] = -1
+    sample = _sample(np.flatnonzero(loud))
+    quiet = [_sample(np.flatnonzero(kind == k)) for k in range(len(CLASSES) + 1)]
     return Rhythm(
         residuals,
         loud,
-        owner[quiet],
-        hours[quiet],
         lengths,
         offsets,
         hours,
         share / share.sum(),
-        np.searchsorted(CLASSES, lengths, side="right"),
+        kind,
+        sample,
+        residuals[sample],
+        np.sort(np.concatenate(quiet)),
     )
 
 
-def rhythm_bits(rhythm: Rhythm, group: I64) -> F64:
-    """Bits of every account for one group, shape (accounts,); 0 where TIME cannot see the account or the group."""
-    bits = np.zeros(len(rhythm.loud))
+def _sample(accounts: I64) -> I64:
+    """At most SAMPLE of them, spread by a fixed hash of the account's number."""
+    if len(accounts) <= SAMPLE:
+        return accounts
+    spread = (accounts.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    return np.sort(accounts[np.argsort(spread, kind="stable")[:SAMPLE]])
+
+
+def rhythm_bits(rhythm: Rhythm, group: I64, accounts: I64) -> F64:
+    """Bits of `accounts` for one group; 0 where TIME cannot see the account or the group."""
+    bits = np.zeros(len(accounts))
     inside = np.zeros(len(rhythm.loud), bool)
     inside[group] = True
     seen = group[rhythm.loud[group]]
-    if len(seen) >= LEAST_SEEN:
+    chosen = np.flatnonzero(rhythm.loud[accounts])
+    if len(seen) >= LEAST_SEEN and len(chosen):
         total = rhythm.residuals[seen].sum(axis=0, dtype=np.float32)
-        value = rhythm.residuals @ total
-        own = (total[None, :] - rhythm.residuals[seen]).astype(np.float32)
-        norm = np.maximum(np.linalg.norm(own, axis=1), 1e-9)
-        # A unit vector's correlation with the rest is its product with the whole, less the product with itself.
-        mine = (value[seen] - 1.0) / norm
-        value = value / max(float(np.linalg.norm(total)), 1e-9)
-        value[seen] = mine
-        chosen = rhythm.loud
-        bits[chosen] = _ranked(value[chosen].astype(np.float64), inside[chosen])
+        length = max(float(np.linalg.norm(total)), 1e-9)
+        mine = rhythm.residuals[accounts[chosen]]
+        value = (mine @ total) / length
+        member = inside[accounts[chosen]]
+        own = total[None, :] - mine[member]
+        # A unit vector's product with the rest of its group is its product with the whole, less 1.
+        value[member] = (value[member] * length - 1.0) / np.maximum(np.linalg.norm(own, axis=1), 1e-9)
+        null = ((rhythm.loud_residuals @ total) / length)[~inside[rhythm.loud_sample]]
+        bits[chosen] = _ranked(value, null)
     if len(group) >= LEAST_SEEN:
-        _quiet_bits(rhythm, group, inside, bits)
+        _quiet_bits(rhythm, group, inside, accounts, bits)
     return bits
 
 
-def _quiet_bits(rhythm: Rhythm, group: I64, inside: Bool, bits: F64) -> None:
-    starts, lengths = rhythm.offsets[group], rhythm.lengths[group]
-    rows = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
-    counts = np.bincount(rhythm.hours[rows], minlength=len(rhythm.share)).astype(float)
-    total = counts.sum()
-    at, owner = rhythm.quiet_hours, rhythm.quiet_rows
-    member = inside[owner]
+def _quiet_bits(rhythm: Rhythm, group: I64, inside: Bool, accounts: I64, bits: F64) -> None:
+    counts = np.bincount(rhythm.hours[_rows(rhythm, group)], minlength=len(rhythm.share)).astype(float)
+    asked = np.flatnonzero(rhythm.kind[accounts] >= 0)
+    if len(asked) == 0:
+        return
+    mine = _hours_of(rhythm, counts, inside, accounts[asked])
+    outside = rhythm.quiet_sample[~inside[rhythm.quiet_sample]]
+    others = _hours_of(rhythm, counts, inside, outside)
+    for kind in np.unique(rhythm.kind[accounts[asked]]):
+        chosen = rhythm.kind[accounts[asked]] == kind
+        bits[asked[chosen]] = _ranked(mine[chosen], others[rhythm.kind[outside] == kind])
+
+
+def _rows(rhythm: Rhythm, accounts: I64) -> I64:
+    starts, lengths = rhythm.offsets[accounts], rhythm.lengths[accounts]
+    return np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+
+
+def _hours_of(rhythm: Rhythm, counts: F64, inside: Bool, accounts: I64) -> F64:
+    """Mean log-likelihood ratio of each account's active hours: the group's profile over everybody's."""
+    at = rhythm.hours[_rows(rhythm, accounts)]
+    lengths = rhythm.lengths[accounts]
+    owner = np.repeat(np.arange(len(accounts)), lengths)
+    member = inside[accounts][owner]
     held = counts[at] - member
-    whole = total - np.where(member, rhythm.lengths[owner], 0)
+    whole = counts.sum() - np.where(member, lengths[owner], 0)
     base = rhythm.share[at]
     ratio = np.log((held + PRIOR_HOURS * base) / (whole + PRIOR_HOURS) / base)
-    n = len(bits)
-    mean = np.bincount(owner, ratio, n) / np.maximum(1, rhythm.lengths)
-    quiet = ~rhythm.loud & (rhythm.lengths > 0)
-    for kind in range(len(CLASSES) + 1):
-        chosen = quiet & (rhythm.kind == kind)
-        if chosen.any():
-            bits[chosen] = _ranked(mean[chosen], inside[chosen])
+    return np.asarray(np.bincount(owner, ratio, len(accounts)) / np.maximum(1, lengths))
 
 
-def _ranked(value: F64, inside: Bool) -> F64:
-    """log2(0.5 / sqrt(p)), p the share of outsiders with at least this value."""
+def _ranked(value: npt.NDArray[np.floating[Any]], null: npt.NDArray[np.floating[Any]]) -> F64:
+    """log2(0.5 / sqrt(p)), p the share of `null` with at least this value."""
     # Sums of single-precision products may differ in their last digits from machine to machine.
-    value = np.round(value, 6)
-    null = np.sort(value[~inside])
-    p = (1 + len(null) - np.searchsorted(null, value)) / (len(null) + 1)
+    null = np.sort(np.round(null.astype(np.float64), 6))
+    p = (1 + len(null) - np.searchsorted(null, np.round(value.astype(np.float64), 6))) / (len(null) + 1)
     return np.asarray(np.log2(0.5 / np.sqrt(p)))

@@ -55,7 +55,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
                 )
                 for view, index in views.items()
             }
-            bits["TIME"] = rhythm_bits(context.rhythm, finding.members)[accounts]
+            bits["TIME"] = rhythm_bits(context.rhythm, finding.members, accounts)
         scored.append((accounts, bits, mb.combine_views(bits)))
     named = _named([total for _, _, total in scored], n * max(1, len(findings)))
     taken = np.zeros(n, bool)
@@ -100,8 +100,7 @@ def _touched(context: Context, members: I64) -> I64:
     touched = np.zeros(context.reduced.accounts, bool)
     touched[members] = True
     for index in (context.form, context.identity):
-        for key in typical_keys(index, members).tolist():
-            touched[index.held_by(key)] = True
+        touched |= index.held_by_any(typical_keys(index, members))
     return np.flatnonzero(touched)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from stillwatch.detect import confirm as cf
 from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
-from stillwatch.detect.discover import LEAST_GROUP, Candidate, core_keys, discover
+from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.refine import Evidence, refine
@@ -20,6 +22,7 @@ from stillwatch.scan.units import Units
 from stillwatch.views.base import I64
 from stillwatch.views.families import slot_contents
 
+MOST_THREADS = 8
 CONFIRM_LEVEL = 0.05
 DIRECT_LEVEL = 0.01
 """Family-wise level of the direct tests, over groups and tests."""
@@ -30,7 +33,11 @@ HIDDEN_SHARE = 0.5
 ENTITY_SHARE = 0.5
 BARE_SHARE = 0.25
 """Openness below which a declared owner is a bare claim. Honest owners have a payer, a site or a domain."""
-LARGEST_FAMILIES = 12
+LARGEST_FAMILIES = 24
+OWN_HOLDERS, OWN_SHARE = 3, 0.05
+"""Members that must hold a family for it to be the group's own."""
+LEAST_OWN = 20
+"""Requests of its own families below which nothing can be said about what a group asks for."""
 LEAST_LIKE = 0.1
 """Overlap (Jaccard) of a group with the confirmed candidate whose claim it takes over."""
 Bool = npt.NDArray[np.bool_]
@@ -77,23 +84,29 @@ def split_by_unit(context: Context, found: list[Candidate]) -> list[tuple[Candid
 
 def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Progress) -> list[Finding]:
     """Stage 4: every candidate tested on the views that did not find it; q-values apart for references."""
-    findings = []
     indexes = {"FORM": context.form, "LINK": context.identity}
-    for number, (candidate, reference) in enumerate(found):
-        progress("confirm", number, len(found))
-        tested = cf.confirm(
+
+    def test(candidate: Candidate) -> list[cf.Tested]:
+        return cf.confirm(
             candidate.members, candidate.view, indexes, context.residuals, context.strata, context.seed
         )
-        findings.append(
-            Finding(
-                candidate.members,
-                candidate.view,
-                candidate.origin,
-                tested,
-                cf.partial_conjunction(tested),
-                reference=reference,
+
+    findings = []
+    # Draws are seeded by members, so the number of threads changes nothing.
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        outcomes = pool.map(test, [candidate for candidate, _ in found])
+        for number, ((candidate, reference), tested) in enumerate(zip(found, outcomes, strict=True)):
+            progress("confirm", number, len(found))
+            findings.append(
+                Finding(
+                    candidate.members,
+                    candidate.view,
+                    candidate.origin,
+                    tested,
+                    cf.partial_conjunction(tested),
+                    reference=reference,
+                )
             )
-        )
     for chosen in ([f for f in findings if f.reference < 0], [f for f in findings if f.reference >= 0]):
         q = cf.benjamini_hochberg(np.array([f.p for f in chosen]))
         for finding, value in zip(chosen, q.tolist(), strict=True):
@@ -153,13 +166,17 @@ def unselected(context: Context, members: I64) -> I64:
     return members[keep]
 
 
-def core_families(context: Context, members: I64, place: I64) -> I64:
-    """Families that are core keys of the group, most holders inside first. `place`: FORM key of each family."""
+def own_families(context: Context, members: I64, place: I64) -> I64:
+    """Families that the group uses and others hardly do, most holders inside first.
+
+    `place`: FORM key of each family. A rotating template has many wordings, each in few hands.
+    """
     index = context.form_once
     counts = index.group_counts(members)
-    core = np.zeros(index.n_keys, bool)
-    core[core_keys(index, members, index.weight)] = True
-    usable = np.flatnonzero((place >= 0) & core[place])
+    need = max(OWN_HOLDERS, OWN_SHARE * len(members))
+    lift = counts * index.accounts >= CORE_LIFT * index.df() * len(members)
+    own = (counts >= need) & lift & (index.weight > 0)
+    usable = np.flatnonzero((place >= 0) & own[place])
     order = np.lexsort((usable, -counts[place[usable]]))
     return usable[order][:LARGEST_FAMILIES]
 
@@ -237,8 +254,8 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     members = finding.members
     member = np.zeros(reduced.accounts, bool)
     member[members] = True
-    finding.families = core_families(context, members, context.family_key)
-    finding.systems = core_families(context, members, context.system_key)
+    finding.families = own_families(context, members, context.family_key)
+    finding.systems = own_families(context, members, context.system_key)
     split = dt.Direct("work_split", "FORM", 1.0, 0, 0.0)
     own = rows.own(finding, member)
     for (part, family), mine in own.items():
@@ -289,7 +306,11 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
 def decide(
     context: Context, findings: list[Finding], references: list[Finding]
 ) -> tuple[sc.Conformal, float]:
-    """Stage 6: both roads, then the verdict. Returns the conformal outcome and the level of the direct tests."""
+    """Stage 6: both roads, then the verdict. Returns the conformal outcome and the level of the direct tests.
+
+    References are asked only about groups that a direct test has singled out; the others cannot be named, and testing
+    them too would ask for as many more references.
+    """
     everything = references + findings
     is_reference = np.array([i < len(references) for i in range(len(everything))], bool)
     score = sc.residual_scores(
@@ -298,12 +319,15 @@ def decide(
         np.array([len(f.members) for f in everything], np.int64),
         is_reference,
     )
-    outcome = sc.conformal(score, is_reference, ~is_reference)
     level = DIRECT_LEVEL / max(1, 4 * len(findings))
+    tested = [f for f in findings if f.fired(level)]
+    asked = np.array([f.reference < 0 and bool(f.fired(level)) for f in everything], bool)
+    outcome = sc.conformal(score, is_reference, asked)
     for finding, value in zip(everything, score.tolist(), strict=True):
         finding.score = value
-    for finding, p, q in zip(findings, outcome.p.tolist(), outcome.q.tolist(), strict=True):
+    for finding, p, q in zip(tested, outcome.p.tolist(), outcome.q.tolist(), strict=True):
         finding.conformal_p, finding.conformal_q = p, q
+    for finding in findings:
         settle(context, finding, outcome, level)
     return outcome, level
 
@@ -313,7 +337,8 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     units, members = context.units, finding.members
     fired = finding.fired(level)
     roads = []
-    if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and fired:
+    asked = finding.items >= LEAST_OWN
+    if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and fired and asked:
         roads.append("references")
     if len({d.view for d in fired}) >= 2 and _harvested(finding):
         roads.append("direct")

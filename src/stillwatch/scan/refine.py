@@ -28,6 +28,8 @@ SECOND_VIEW_BITS = 1.0
 COPIED_BITS = 8.0
 """Most that FORM may add: text travels, so up to one honest account in 256 may hold any wording by copying it."""
 PIECE_BITS, PIECE_SECOND_BITS = 5.0, 0.5
+NEAR_LIFT = 5.0
+"""An account that holds no key this much more frequent in the group cannot have enough bits."""
 MARGIN_BITS = 1.0
 """Bits, over all views, above the odds that an account picked at random belongs to a group of this size: whoever is
 named is at least twice as likely a member as not."""
@@ -62,8 +64,18 @@ class Evidence:
             view: mb.key_bits(index, members, self.base[view], accounts, self.scratch[view])
             for view, index in self.indexes.items()
         }
-        found["TIME"] = rhythm_bits(self.rhythm, members)[accounts]
+        found["TIME"] = rhythm_bits(self.rhythm, members, accounts)
         return found
+
+    def near(self, members: I64) -> I64:
+        """Accounts of the pool with enough of what tells the group from others to be worth a look."""
+        held = np.zeros(self.accounts, bool)
+        for index in self.indexes.values():
+            counts = index.group_counts(members)
+            lift = counts * self.accounts >= NEAR_LIFT * index.df() * len(members)
+            held |= index.held_by_any(np.flatnonzero((counts >= 2) & lift & (index.weight > 0)))
+        held[members] = True
+        return self.pool[held[self.pool]]
 
     def density(self, members: I64) -> float:
         """Shared rarity (nats) per pair of members, over the views with keys."""
@@ -94,8 +106,9 @@ class Evidence:
                 members = known[name]
                 break
             passed.append(name)
-            keep, _ = self.belongs(self.bits(members, self.pool), len(members))
-            after = self.pool[keep]
+            near = self.near(members)
+            keep, _ = self.belongs(self.bits(members, near), len(members))
+            after = near[keep]
             if np.array_equal(after, members):
                 break
             members = after
@@ -158,15 +171,15 @@ def _joined(evidence: Evidence, groups: list[I64]) -> list[I64]:
 
 def _exclusive(evidence: Evidence, groups: list[I64]) -> list[I64]:
     """Every account to the group for which it has most bits, a few times over."""
-    pool = evidence.pool
     for _ in range(SETTLING):
-        best = np.full(len(pool), -np.inf)
-        owner = np.full(len(pool), -1)
+        best = np.full(evidence.accounts, -np.inf)
+        owner = np.full(evidence.accounts, -1)
         for number, members in enumerate(groups):
-            enough, total = evidence.belongs(evidence.bits(members, pool), len(members))
-            better = enough & (total > best)
-            best[better], owner[better] = total[better], number
-        after = [pool[owner == number] for number in range(len(groups))]
+            near = evidence.near(members)
+            enough, total = evidence.belongs(evidence.bits(members, near), len(members))
+            better = enough & (total > best[near])
+            best[near[better]], owner[near[better]] = total[better], number
+        after = [np.flatnonzero(owner == number) for number in range(len(groups))]
         after = [members for members in after if len(members) >= LEAST_GROUP]
         if len(after) == len(groups) and all(map(np.array_equal, after, groups)):
             break

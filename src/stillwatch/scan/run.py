@@ -257,14 +257,14 @@ def _still_groups(
 def reach(judged: Judged) -> str:
     """What the references allow, in words."""
     outcome = judged.conformal
-    tested = len(judged.findings)
+    tested = len(outcome.p)
     if outcome.references < 9:
         return (
             f"{outcome.references} reference groups: the road by references is closed (9 are the least). "
             "Mark verified organisations of 8 or more accounts in the accounts table, or list groups in references."
         )
     return (
-        f"{outcome.references} reference groups against {tested} tested groups: the smallest p is "
+        f"{outcome.references} reference groups against {tested} groups with a direct test: the smallest p is "
         f"{outcome.p_min:.4f}; {outcome.needed} references suffice to name every group that scores above all of them."
     )
 
