@@ -238,6 +238,31 @@ def ingest(
 
 
 @app.command()
+def sketch(
+    logs: Logs,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the text-free tables.")],
+    format: Format = None,
+    mapping: Mapping = None,
+    map_: Overrides = None,
+    accounts: SideTable = None,
+    sanctions: SideTable = None,
+    releases: SideTable = None,
+    references: SideTable = None,
+    strict: Strict = False,
+) -> None:
+    """Write logs without their text: fingerprints instead of prompts, to be scanned elsewhere with the same findings.
+
+    The fingerprints are made with public constants: whoever holds them can tell whether a text that they know occurs.
+    """
+    side = _side(accounts=accounts, sanctions=sanctions, releases=releases, references=references)
+    with open_log(
+        logs, format=format, mapping=mapping, overrides=_pairs(map_), side=side, strict=strict
+    ) as log:
+        rows = write_canonical(log, out, sketched=True)
+        print(f"{rows:,} rows without text written to {out}, {len(log.refusals):,} refused")
+
+
+@app.command()
 def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the demo.")] = Path("demo-out")) -> None:
     """Compose two weeks of a small provider, scan them, and show what was found."""
     results = out / "results"

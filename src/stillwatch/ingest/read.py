@@ -25,10 +25,11 @@ from stillwatch.ingest.owners import Owners
 from stillwatch.ingest.registry import Importer, Probe, RawBatch, ReadOptions, choose, load_importers
 from stillwatch.ingest.side import read_side
 from stillwatch.ingest.source import InputInfo, Source, digest, discover, inspect, refuse_empty
-from stillwatch.schema.checks import DuplicateIds, TimeUnit, check_exchanges
+from stillwatch.schema.checks import Checked, DuplicateIds, TimeUnit, check_exchanges
 from stillwatch.schema.errors import InputError, UsageError, Where
-from stillwatch.schema.refusals import Refusal, raise_first
+from stillwatch.schema.refusals import Refusal, RefusalLedger, raise_first
 from stillwatch.schema.tables import EXCHANGES, SIDE_TABLES, required
+from stillwatch.sketch import faults
 
 _NEEDED = frozenset(required(EXCHANGES))
 
@@ -261,6 +262,7 @@ class Log:
         checked = check_exchanges(
             table, file=source.path, rows=raw.rows, offsets=raw.offsets, unit=progress.units[source.number]
         )
+        checked = _with_sound_sketches(checked, source.path, raw)
         batch, rows, refused = checked.batch, checked.rows, list(checked.refusals)
         if nameless is not None:
             batch = _name(batch, nameless[checked.kept], progress.ordinals)
@@ -272,6 +274,23 @@ class Log:
                 refused.append(Refusal(source.path, int(rows[index]), offset, "exchange_id", _DUPLICATE))
             batch, rows = batch.filter(pa.array(~again)), rows[~again]
         return _shaped(batch, self.schema, source.number, rows, self._options.extras), refused
+
+
+def _with_sound_sketches(checked: Checked, file: str, raw: RawBatch) -> Checked:
+    """Refuse rows whose sketch cannot be read: one damaged cell must not stop a scan."""
+    ledger = RefusalLedger(checked.batch.num_rows)
+    for name in ("system_sketch", "prompt_sketch", "response_sketch"):
+        if name in checked.batch.schema.names:
+            for bad, what in faults(checked.batch.column(name)):
+                ledger.refuse(bad, name, f"the sketch {what}")
+    sound = ledger.kept
+    if sound.all():
+        return checked
+    offsets = None if raw.offsets is None else raw.offsets[checked.kept]
+    refused = [*checked.refusals, *ledger.refusals(file, checked.rows, offsets)]
+    kept = checked.kept.copy()
+    kept[np.flatnonzero(kept)[~sound]] = False
+    return Checked(checked.batch.filter(pa.array(sound)), refused, checked.rows[sound], kept)
 
 
 _DUPLICATE = "this exchange_id occurred before"

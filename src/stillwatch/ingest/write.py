@@ -6,19 +6,23 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillwatch.ingest.read import Log
+from stillwatch.ingest.textfree import text_free
 from stillwatch.schema.errors import OutputError, Where
 
 _ROW_GROUP = 65_536
 
 
-def write_canonical(log: Log, out: Path) -> int:
+def write_canonical(log: Log, out: Path, *, sketched: bool = False) -> int:
     """Write the log to the new folder `out` (mode 0700) in one step; returns the number of exchanges.
+
+    `sketched` writes the text-free form: sketches instead of texts, and no unknown columns.
 
     Accounts come from the side table, else from what the log says about its accounts. Raises OutputError
     (exists, no permission, disk full; nothing half-written stays) and what `Log.batches` raises.
@@ -31,7 +35,7 @@ def write_canonical(log: Log, out: Path) -> int:
     except OSError as error:
         raise _failed(out, error) from error
     try:
-        rows = _write_exchanges(log, work / "exchanges.parquet")
+        rows = _write_exchanges(log, work / "exchanges.parquet", sketched)
         tables = dict(log.side)
         if "accounts" not in tables and len(log.owners):
             tables["accounts"] = log.owners.table()
@@ -48,11 +52,11 @@ def write_canonical(log: Log, out: Path) -> int:
     return rows
 
 
-def _write_exchanges(log: Log, path: Path) -> int:
+def _write_exchanges(log: Log, path: Path, sketched: bool) -> int:
     rows = 0
     writer: pq.ParquetWriter | None = None
     with contextlib.ExitStack() as stack:
-        for batch in log.batches():
+        for batch in _pieces(log, sketched):
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(path, batch.schema, compression="zstd"))
             elif batch.schema != writer.schema:
@@ -63,6 +67,14 @@ def _write_exchanges(log: Log, path: Path) -> int:
         if writer is None:
             pq.write_table(log.schema.empty_table(), path, compression="zstd")
     return rows
+
+
+def _pieces(log: Log, sketched: bool) -> Iterator[pa.RecordBatch]:
+    for batch in log.batches():
+        if sketched:
+            yield from text_free(batch)
+        else:
+            yield batch
 
 
 def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
