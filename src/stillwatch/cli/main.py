@@ -18,8 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
+from stillwatch.cli.data import data_app
 from stillwatch.cli.show import explain_text, groups_table, sight_table
 from stillwatch.ingest import coverage, open_log, write_canonical
+from stillwatch.ingest.lookup import read_lookups
 from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
@@ -36,6 +38,7 @@ arena_app = typer.Typer(
     no_args_is_help=True, help="Synthetic logs with known truth, and the score of a scan."
 )
 app.add_typer(arena_app, name="arena")
+app.add_typer(data_app, name="data")
 
 Logs = Annotated[list[str], typer.Argument(help="Files, globs, directories, or - for standard input.")]
 Format = Annotated[
@@ -164,6 +167,7 @@ def scan(
         strict=strict,
         options=Options(seed=seed),
         earlier=earlier,
+        lookups=read_lookups(),
     )
     _write(scanned, out, force)
     if as_json:
@@ -231,7 +235,13 @@ def ingest(
 ) -> None:
     """Bring logs of any known format to the canonical tables."""
     with open_log(
-        logs, format=format, mapping=mapping, overrides=_pairs(map_), extras=True, strict=strict
+        logs,
+        format=format,
+        mapping=mapping,
+        overrides=_pairs(map_),
+        extras=True,
+        strict=strict,
+        lookups=read_lookups(),
     ) as log:
         rows = write_canonical(log, out)
         print(f"{rows:,} rows written to {out}, {len(log.refusals):,} refused")
@@ -256,7 +266,13 @@ def sketch(
     """
     side = _side(accounts=accounts, sanctions=sanctions, releases=releases, references=references)
     with open_log(
-        logs, format=format, mapping=mapping, overrides=_pairs(map_), side=side, strict=strict
+        logs,
+        format=format,
+        mapping=mapping,
+        overrides=_pairs(map_),
+        side=side,
+        strict=strict,
+        lookups=read_lookups(),
     ) as log:
         rows = write_canonical(log, out, sketched=True)
         print(f"{rows:,} rows without text written to {out}, {len(log.refusals):,} refused")

@@ -90,6 +90,8 @@ class Reduced:
     filled: dict[str, int]
     """Rows with a value, per column."""
     own_refusals: int
+    public_postings: U64
+    """Shingles of published prompts, sorted; what a family consists of is public if half of it is among them."""
 
     @property
     def accounts(self) -> int:
@@ -99,7 +101,8 @@ class Reduced:
 class Collector:
     """Feeds on canonical batches; `finish` gives the reduced log. `folder` takes the spooled postings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, public_postings: U64 | None = None) -> None:
+        self._public = np.zeros(0, np.uint64) if public_postings is None else public_postings
         self._codes: dict[str, int] = {}
         self._signals: tuple[BatchSignal, ...] = (*link.BATCH_SIGNALS, *form.BATCH_SIGNALS)
         self._tables = {signal.name: Aggregate() for signal in self._signals}
@@ -285,6 +288,7 @@ class Collector:
             gateway,
             dict(sorted(self.filled.items())),
             self.own_refusals,
+            self._public,
         )
 
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:

@@ -20,6 +20,7 @@ from stillwatch.views.time import TimeView, build_time_view
 
 PUBLIC_HOLDERS = 50
 PUBLIC_P = 0.01
+PUBLISHED_SHARE = 0.5
 REPEATED = 2
 LINKING_KEYS = 3
 TEMPLATE_KEYS = 4
@@ -113,6 +114,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
     public = _public_keys(form_index, identity, residuals, strata, seed)
+    public |= _published(reduced, held, form_index.n_keys)
     turns = reduced.turns
     bans = np.flatnonzero(units.banned_us > 0)
     edges = dt.find_handovers(
@@ -157,6 +159,20 @@ def _family_keys(reduced: Reduced) -> tuple[I64, I64]:
     counted = np.bincount(reduced.prompt_families.key_family, minlength=len(held))
     size[held[held >= 0]] = counted[held >= 0]
     return held, size
+
+
+def _published(reduced: Reduced, held: I64, keys: int) -> Bool:
+    """FORM keys of prompt families at least half of which are text of published prompts."""
+    families = reduced.prompt_families
+    listed = np.zeros(keys, bool)
+    if len(reduced.public_postings) == 0 or len(held) == 0:
+        return listed
+    known = np.isin(families.key, reduced.public_postings)
+    share = np.bincount(families.key_family, known, len(held)) / np.bincount(
+        families.key_family, minlength=len(held)
+    ).clip(1)
+    listed[held[(held >= 0) & (share >= PUBLISHED_SHARE)]] = True
+    return listed
 
 
 def _index(table: KeyTable) -> KeyIndex:

@@ -22,16 +22,18 @@ from stillwatch.campaign.record import iso
 from stillwatch.detect import confirm as cf
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.ingest import open_log
+from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.collect import COLUMNS, Collector, Reduced
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
+from stillwatch.scan.sight import table_sights
 from stillwatch.scan.units import Units, align
 from stillwatch.schema.errors import EmptyLogError
 from stillwatch.schema.refusals import Refusal
-from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, Sight
+from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, Sight, TableUsed
 
 Progress = Callable[[str, int, int], None]
 ROADS = ("references", "direct")
@@ -47,9 +49,15 @@ class Options:
     most_references: int | None = None
     """Use at most so many reference groups (the arena measures 0, 20, 50); None: all."""
 
-    def digest(self) -> str:
-        """SHA-256 of the options, hex."""
-        plain = {"seed": self.seed, "roads": list(self.roads), "most_references": self.most_references}
+    def digest(self, tables: Sequence[TableUsed] = ()) -> str:
+        """SHA-256 of the options and of the lookup tables at hand, hex."""
+        plain: dict[str, object] = {
+            "seed": self.seed,
+            "roads": list(self.roads),
+            "most_references": self.most_references,
+        }
+        if tables:
+            plain["tables"] = {table.name: table.digest for table in tables}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -89,11 +97,13 @@ def scan(
     strict: bool = False,
     options: Options | None = None,
     earlier: Earlier | None = None,
+    lookups: Lookups = NO_LOOKUPS,
     progress: Progress = _silent,
 ) -> Scanned:
     """Scan logs (files, globs, directories, `-`). Raises StillwatchError's kinds; writes nothing.
 
-    Groups that go on from those of an `earlier` scan keep their ids.
+    Groups that go on from those of an `earlier` scan keep their ids. `lookups` are tables of what is publicly known
+    (`stillwatch.ingest.lookup`); the results name them by digest, and say what was lost without them.
     """
     options = options or Options()
     started = time.monotonic()
@@ -108,9 +118,10 @@ def scan(
             side=side,
             columns=COLUMNS,
             strict=strict,
+            lookups=lookups,
         ) as log,
     ):
-        collector = Collector(Path(folder))
+        collector = Collector(Path(folder), lookups.public_postings)
         try:
             rows: dict[int, int] = {}
             for batch in log.batches():
@@ -130,7 +141,7 @@ def scan(
             if "accounts" not in tables and owners.num_rows:
                 tables["accounts"] = owners
             reduced = collector.finish(tables.get("accounts"))
-            units = align(reduced, tables)
+            units = align(reduced, tables, lookups)
             marks["reduce"] = time.monotonic() - started
             judged = judge(reduced, units, options.seed, progress)
             if options.most_references is not None or options.roads != ROADS:
@@ -164,7 +175,7 @@ def scan(
             ]
             run = Run(
                 version=version(),
-                config_digest=options.digest(),
+                config_digest=options.digest(lookups.used),
                 seed=options.seed,
                 inputs=inputs,
                 accounts=reduced.accounts,
@@ -178,9 +189,10 @@ def scan(
                 references_needed=judged.conformal.needed,
                 p_min=judged.conformal.p_min,
                 reach=reach(judged),
-                sight=sights(reduced, units, tables),
+                sight=[*sights(reduced, units, tables), *table_sights(lookups)],
                 releases=releases,
                 notes=_notes(judged, listed),
+                tables=list(lookups.used),
                 previous=None if earlier is None else earlier.digest,
             )
             info = {
