@@ -50,6 +50,12 @@ Overrides = Annotated[
 ]
 SideTable = Annotated[Path | None, typer.Option(help="Side table (Parquet, JSONL or CSV).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that must be refused.")]
+KeepRefused = Annotated[
+    bool,
+    typer.Option(
+        "--keep-refused", help="Write the bytes of refused rows to refused.jsonl: may hold prompts."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
@@ -151,6 +157,7 @@ def scan(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     strict: Strict = False,
+    keep_refused: KeepRefused = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -168,6 +175,7 @@ def scan(
         options=Options(seed=seed),
         earlier=earlier,
         lookups=read_lookups(),
+        keep_refused=keep_refused,
     )
     _write(scanned, out, force)
     if as_json:
@@ -232,6 +240,7 @@ def ingest(
     mapping: Mapping = None,
     map_: Overrides = None,
     strict: Strict = False,
+    keep_refused: KeepRefused = False,
 ) -> None:
     """Bring logs of any known format to the canonical tables."""
     with open_log(
@@ -243,7 +252,7 @@ def ingest(
         strict=strict,
         lookups=read_lookups(),
     ) as log:
-        rows = write_canonical(log, out)
+        rows = write_canonical(log, out, keep_refused=keep_refused)
         print(f"{rows:,} rows written to {out}, {len(log.refusals):,} refused")
 
 

@@ -23,6 +23,7 @@ from stillwatch.ingest.ids import IDENTITY, Ordinals, derived_ids, row_hashes
 from stillwatch.ingest.lookup.use import NO_LOOKUPS, Lookups
 from stillwatch.ingest.objects import first_objects
 from stillwatch.ingest.owners import Owners
+from stillwatch.ingest.refused import with_bytes
 from stillwatch.ingest.registry import Importer, Probe, RawBatch, ReadOptions, choose, load_importers
 from stillwatch.ingest.side import read_side
 from stillwatch.ingest.source import InputInfo, Source, digest, discover, inspect, refuse_empty
@@ -199,6 +200,10 @@ class Log:
             label = f"{self._importer.name}/{source.container}{packed}"
             infos.append(InputInfo(source.path, source.number, source.size, digest(source.original), label))
         return infos
+
+    def refusals_with_bytes(self) -> list[Refusal]:
+        """`refusals` with the bytes of each row, for whoever asked for them. Reads the inputs again."""
+        return with_bytes(self.refusals, self._sources)
 
     def _reset(self) -> None:
         self.refusals = []

@@ -37,6 +37,9 @@ DATA_SUFFIXES = frozenset(
 )
 """Names that count as logs inside a directory; a file named on the command line may have any name."""
 
+RESULT_FILES = frozenset({"refused.jsonl", "findings.json", "run.json"})
+"""What this program itself writes beside tables: never taken for a log inside a directory."""
+
 _COMPRESSED_SUFFIXES = frozenset({".gz", ".zst"})
 _READ_ERRORS = (OSError, EOFError, pa.ArrowException)
 
@@ -184,7 +187,11 @@ def _add_directory(found: Found, top: Path) -> None:
             suffixes = Path(name).suffixes
             plain = [suffix for suffix in suffixes if suffix not in _COMPRESSED_SUFFIXES]
             is_side = name.split(".", 1)[0] in SIDE_TABLES
-            if (plain and plain[-1] not in DATA_SUFFIXES) or (is_side and Path(folder) != top):
+            if (
+                name in RESULT_FILES
+                or (plain and plain[-1] not in DATA_SUFFIXES)
+                or (is_side and Path(folder) != top)
+            ):
                 found.skipped.append(path)
             else:
                 _add_file(found, path)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,10 +20,11 @@ from stillwatch.schema.errors import OutputError, Where
 _ROW_GROUP = 65_536
 
 
-def write_canonical(log: Log, out: Path, *, sketched: bool = False) -> int:
+def write_canonical(log: Log, out: Path, *, sketched: bool = False, keep_refused: bool = False) -> int:
     """Write the log to the new folder `out` (mode 0700) in one step; returns the number of exchanges.
 
-    `sketched` writes the text-free form: sketches instead of texts, and no unknown columns.
+    `sketched` writes the text-free form: sketches instead of texts, and no unknown columns. Refused rows are listed
+    in `refused.jsonl`, with their bytes if `keep_refused`.
 
     Accounts come from the side table, else from what the log says about its accounts. Raises OutputError
     (exists, no permission, disk full; nothing half-written stays) and what `Log.batches` raises.
@@ -41,6 +43,10 @@ def write_canonical(log: Log, out: Path, *, sketched: bool = False) -> int:
             tables["accounts"] = log.owners.table()
         for name in sorted(tables):
             pq.write_table(tables[name], work / f"{name}.parquet", compression="zstd")
+        refusals = log.refusals_with_bytes() if keep_refused else log.refusals
+        if refusals:
+            with (work / "refused.jsonl").open("wb") as handle:
+                handle.writelines(msgspec.json.encode(refusal) + b"\n" for refusal in refusals)
         for path in work.iterdir():
             with path.open("rb") as written:
                 os.fsync(written.fileno())

@@ -98,12 +98,14 @@ def scan(
     options: Options | None = None,
     earlier: Earlier | None = None,
     lookups: Lookups = NO_LOOKUPS,
+    keep_refused: bool = False,
     progress: Progress = _silent,
 ) -> Scanned:
     """Scan logs (files, globs, directories, `-`). Raises StillwatchError's kinds; writes nothing.
 
     Groups that go on from those of an `earlier` scan keep their ids. `lookups` are tables of what is publicly known
-    (`stillwatch.ingest.lookup`); the results name them by digest, and say what was lost without them.
+    (`stillwatch.ingest.lookup`); the results name them by digest, and say what was lost without them. `keep_refused`
+    lists refused rows with their bytes, which may hold anything that a log holds.
     """
     options = options or Options()
     started = time.monotonic()
@@ -155,7 +157,7 @@ def scan(
                     refit(judged, finding, assignment.accounts[assignment.core])
             listed, assigned = _still_groups(listed, assigned)
             releases = release_events(tables.get("releases"))
-            refusals = list(log.refusals)
+            refusals = log.refusals_with_bytes() if keep_refused else list(log.refusals)
             progress("skeletons", 0, 1)
             result = tabulate(judged, listed, assigned, releases, log)
             if earlier is not None:
