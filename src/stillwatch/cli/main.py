@@ -13,18 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
+from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
-from stillwatch.cli.show import explain_text, groups_table, sight_table
-from stillwatch.ingest import coverage, open_log, write_canonical
+from stillwatch.cli.show import explain_text, groups_table
+from stillwatch.ingest import open_log, write_canonical
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
+from stillwatch.scan.preview import preview
 from stillwatch.schema.errors import StillwatchError, UsageError
 from stillwatch.store.results import Results, read_earlier, read_results, refuse_existing, write_results
 
@@ -201,26 +204,23 @@ def check(
     format: Format = None,
     mapping: Mapping = None,
     map_: Overrides = None,
+    accounts: SideTable = None,
+    sanctions: SideTable = None,
+    releases: SideTable = None,
+    references: SideTable = None,
     as_json: AsJson = False,
 ) -> None:
-    """The first minute with your own logs: what is filled, which detectors can see, which rows were refused."""
-    with open_log(logs, format=format, mapping=mapping, overrides=_pairs(map_)) as log:
-        found = coverage(log)
-        filled = {name: round(found.percent(name), 1) for name in found.filled}
-        refused = [f"{r.file}, row {r.row}: {r.reason}" for r in log.refusals[:10]]
-        side = sorted(log.side)
-        if as_json:
-            print(
-                json.dumps(
-                    {"rows": found.rows, "refused": found.refused, "filled": filled, "side_tables": side}
-                )
-            )
-            return
-        console = Console()
-        console.print(f"{found.rows:,} rows read as {log.format}, {found.refused:,} refused", highlight=False)
-        for line in refused:
-            console.print(f"  {line}", highlight=False)
-        console.print(sight_table(filled, log.side))
+    """The first minute with your own logs: what is filled, what a scan could see and decide, what was refused."""
+    with open_log(
+        logs,
+        format=format,
+        mapping=mapping,
+        overrides=_pairs(map_),
+        side=_side(accounts=accounts, sanctions=sanctions, releases=releases, references=references),
+        lookups=read_lookups(),
+    ) as log:
+        found = preview(log)
+    print(json.dumps(msgspec.to_builtins(found), indent=2) if as_json else check_text(found))
 
 
 @app.command()

@@ -25,15 +25,15 @@ from stillwatch.ingest import open_log
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
-from stillwatch.scan.collect import COLUMNS, Collector, Reduced
+from stillwatch.scan.collect import COLUMNS, SEPARATOR, Collector, Reduced
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
-from stillwatch.scan.sight import table_sights
-from stillwatch.scan.units import Units, align
+from stillwatch.scan.sight import BUSY, Seen, known_accounts, sights, table_sights
+from stillwatch.scan.units import align
 from stillwatch.schema.errors import EmptyLogError
 from stillwatch.schema.refusals import Refusal
-from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, Sight, TableUsed
+from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, TableUsed
 
 Progress = Callable[[str, int, int], None]
 ROADS = ("references", "direct")
@@ -191,7 +191,7 @@ def scan(
                 references_needed=judged.conformal.needed,
                 p_min=judged.conformal.p_min,
                 reach=reach(judged),
-                sight=[*sights(reduced, units, tables), *table_sights(lookups)],
+                sight=[*sights(_seen(reduced, tables)), *table_sights(lookups)],
                 releases=releases,
                 notes=_notes(judged, listed),
                 tables=list(lookups.used),
@@ -289,38 +289,17 @@ def reach(judged: Judged) -> str:
     )
 
 
-def sights(reduced: Reduced, units: Units, tables: Mapping[str, pa.Table]) -> list[Sight]:
-    """Which detectors could see, and why not."""
-    total = max(1, int(reduced.volume.sum()) + reduced.own_refusals)
-
-    def share(*names: str) -> float:
-        return max(reduced.filled.get(name, 0) / total for name in names)
-
-    def sight(detector: str, part: float, needs: str) -> Sight:
-        state = "on" if part >= 0.5 else "weak" if part > 0 else "blind"
-        return Sight(detector=detector, state=state, reason=f"{needs}: filled in {part:.0%} of rows")  # type: ignore[arg-type]
-
-    known = float((units.created_us > 0).mean())
-    payers = float((units.payer >= 0).mean())
-    estimates = float((np.any(reduced.activity.count > 0) and (reduced.volume >= 20).mean()) or 0.0)
-    return [
-        sight("FORM prompt families", share("prompt", "prompt_sketch"), "prompt"),
-        sight("FORM system prompts", share("system", "system_sketch", "system_hash"), "system"),
-        sight("LINK addresses", share("ip"), "ip"),
-        sight("LINK client stack", share("ja4", "header_hash"), "ja4, header_hash"),
-        sight("LINK payment", payers, "accounts.payment_fp (accounts)"),
-        sight("LINK sign-up batches", known, "accounts.created_at (accounts)"),
-        sight("TIME co-activity", estimates, "accounts with 20 exchanges or more"),
-        sight("direct: hand-over", share("turn_hashes"), "turn_hashes"),
-        Sight(
-            detector="direct: take-over after bans",
-            state="on" if "sanctions" in tables else "weak",
-            reason="sanctions table"
-            if "sanctions" in tables
-            else "no sanctions table: last exchanges stand in",
-        ),
-        Sight(detector="TRACE, FAN-OUT", state="blind", reason="not part of this version"),
-    ]
+def _seen(reduced: Reduced, tables: Mapping[str, pa.Table]) -> Seen:
+    """What the log held, for the words on what could not be seen."""
+    owners = {name.partition(SEPARATOR)[0] for name in reduced.principals}
+    return Seen(
+        rows=int(reduced.volume.sum()) + reduced.own_refusals,
+        filled=reduced.filled,
+        accounts=len(owners),
+        busy=int((reduced.volume >= BUSY).sum()),
+        known=known_accounts(tables.get("accounts"), owners),
+        tables=frozenset(tables),
+    )
 
 
 def _notes(judged: Judged, listed: Sequence[Finding]) -> list[str]:
