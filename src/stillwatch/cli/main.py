@@ -1,17 +1,20 @@
 """The commands. Each reads its options, calls one room and prints; errors become one message and an exit code.
 
-Exit codes: 0 done, 1 unexpected, 2 usage, 3 input, 4 output, 5 results folder, 6 missing extra, 130 Ctrl-C.
+Exit codes: 0 done, 1 unexpected (or whoever read our output went away), 2 usage, 3 input, 4 output, 5 results folder,
+6 missing extra, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
@@ -62,18 +65,35 @@ KeepRefused = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
+INTERRUPTED = 130
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     try:
         code = app(args=list(args) if args is not None else None, standalone_mode=False)
+        sys.stdout.flush()
     except StillwatchError as error:
         print(f"stillwatch: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("stillwatch: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        _interrupted()
+    except SystemError as error:
+        # Ctrl-C inside a compiled function comes out as the cause of this one.
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        _interrupted()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); the interpreter must not try to flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        name = "" if error.filename is None else f"{error.filename}: "
+        print(f"stillwatch: {name}{error.strerror or error}", file=sys.stderr)
+        if error.errno == errno.ENOSPC and error.filename is None:
+            print("  the output cannot be printed: the disk behind it is full", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(4)
     except Exception as error:
         # Typer's own errors (unknown option, missing argument) know how to show themselves.
         show = getattr(error, "show", None)
@@ -81,7 +101,14 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    if code == INTERRUPTED:
+        _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> NoReturn:
+    print("stillwatch: interrupted; nothing was written", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
@@ -194,7 +221,8 @@ def scan(
         console.print(note, highlight=False)
     console.print(scanned.findings.run.reach, highlight=False)
     if scanned.refusals:
-        console.print(f"{len(scanned.refusals)} rows were refused: see refused.jsonl")
+        count = len(scanned.refusals)
+        console.print(f"{count:,} {'row was' if count == 1 else 'rows were'} refused: see refused.jsonl")
     console.print(f"Results: {out}, for a person: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from stillwatch.ingest.read import Log
 from stillwatch.ingest.textfree import text_free
-from stillwatch.schema.errors import OutputError, Where
+from stillwatch.schema.errors import OutputError, Where, unwritable
 
 _ROW_GROUP = 65_536
 
@@ -30,12 +30,14 @@ def write_canonical(log: Log, out: Path, *, sketched: bool = False, keep_refused
     (exists, no permission, disk full; nothing half-written stays) and what `Log.batches` raises.
     """
     if out.exists():
-        raise OutputError("exists already", where=Where(str(out)), hint="name a folder that does not exist")
+        raise OutputError(
+            "the output folder already exists", where=Where(str(out)), hint="name one that does not exist yet"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
-        raise _failed(out, error) from error
+        raise unwritable(error, str(out), "the tables") from error
     try:
         rows = _write_exchanges(log, work / "exchanges.parquet", sketched)
         tables = dict(log.side)
@@ -52,7 +54,7 @@ def write_canonical(log: Log, out: Path, *, sketched: bool = False, keep_refused
                 os.fsync(written.fileno())
         work.rename(out)
     except OSError as error:
-        raise _failed(out, error) from error
+        raise unwritable(error, str(out), "the tables") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return rows
@@ -91,11 +93,3 @@ def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         else:
             arrays.append(pa.nulls(batch.num_rows, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _failed(out: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot be written: {error.strerror or 'I/O error'}",
-        where=Where(str(out)),
-        hint="check free space and permissions of the folder above it",
-    )

@@ -19,7 +19,7 @@ from stillwatch.engine.aggregate import Aggregate
 from stillwatch.engine.spool import Spool
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
-from stillwatch.sketch import PartSketch, from_binary, sketch_text
+from stillwatch.sketch import PartSketch, sketch_of, stored_or_text
 from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
 from stillwatch.views.families import Families, find_families
@@ -317,11 +317,8 @@ class _Part:
 
 def part_sketch(batch: pa.RecordBatch, part: str) -> PartSketch:
     """The sketch of `prompt` or `system`: supplied by the log, or made from its text."""
-    name = f"{part}_sketch"
-    if name in batch.schema.names and batch.column(name).null_count < batch.num_rows:
-        return from_binary(batch.column(name))
-    values = column(batch, part)
-    return sketch_text(values.cast(pa.string()))
+    texts = column(batch, part).cast(pa.string())
+    return sketch_of(stored_or_text(column(batch, f"{part}_sketch"), texts))
 
 
 def _family_rows(families: Families, account: I32, ts: I64, kind: str) -> _Part:

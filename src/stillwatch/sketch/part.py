@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillwatch.schema.errors import FormatError, Where
 from stillwatch.schema.tables import REDACTION_MARKERS
@@ -232,6 +233,28 @@ def _placed(there: npt.NDArray[np.bool_], values: U64, dtype: npt.DTypeLike) -> 
     out = np.zeros(len(there), dtype)
     out[there] = values.astype(dtype)
     return out
+
+
+def stored_or_text(stored: pa.Array, texts: pa.Array) -> pa.Array:
+    """What a part of some rows is sketched from: stored sketches if no row has text, texts if none has a sketch.
+
+    Where a log has both, rows with text only get their sketch here, so that no row loses its text.
+    """
+    if stored.null_count == len(stored):
+        return texts
+    if texts.null_count == len(texts):
+        return stored
+    return pc.coalesce(stored.cast(pa.large_binary()), to_binary(sketch_text(texts)).cast(pa.large_binary()))
+
+
+def sketch_of(values: pa.Array) -> PartSketch:
+    """The sketch of a column of texts or of stored sketches, by its type."""
+    kind = values.type
+    return (
+        from_binary(values)
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        else sketch_text(values)
+    )
 
 
 def _refuse(bad: npt.NDArray[np.bool_], first_row: int, what: str) -> None:

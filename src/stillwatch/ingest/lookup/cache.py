@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from stillwatch.ingest.lookup.shapes import NAMES
 from stillwatch.ingest.lookup.use import Lookups
-from stillwatch.schema.errors import OutputError, Where
+from stillwatch.schema.errors import OutputError, Where, unwritable
 from stillwatch.schema.results import TableUsed
 
 VARIABLE = "STILLWATCH_DATA"
@@ -67,7 +67,7 @@ def write_tables(folder: Path, tables: Mapping[str, pa.Table], origins: Mapping[
             )
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise _failed(folder, error) from error
+        raise unwritable(error, str(folder), "the tables") from error
     try:
         manifest = _manifest(folder)
         for name in NAMES:
@@ -95,7 +95,7 @@ def write_tables(folder: Path, tables: Mapping[str, pa.Table], origins: Mapping[
         else:
             os.replace(work, folder)
     except OSError as error:
-        raise _failed(folder, error) from error
+        raise unwritable(error, str(folder), "the tables") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return [_used(name, manifest[name]) for name in NAMES if name in tables]
@@ -153,11 +153,3 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _used(name: str, record: Mapping[str, Any]) -> TableUsed:
     return TableUsed(name=name, rows=int(record["rows"]), digest=str(record["digest"]))
-
-
-def _failed(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"the tables cannot be kept: {error.strerror or 'I/O error'}",
-        where=Where(str(folder)),
-        hint=f"check free space and permissions, or name another folder in {VARIABLE}",
-    )
