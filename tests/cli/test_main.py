@@ -40,6 +40,11 @@ def test_a_scan_without_evidence_finds_nothing_and_says_what_would_help(
     assert (tmp_path / "out" / "findings.json").exists()
     code, _, err = _run(capsys, "scan", str(_log(tmp_path)), "--out", str(tmp_path / "out"))
     assert (code, "already exists" in err) == (4, True)
+    after = ("--previous", str(tmp_path / "out"))
+    code, _, _ = _run(capsys, "scan", str(_log(tmp_path)), "--out", str(tmp_path / "next"), *after)
+    assert code == 0
+    code, out, _ = _run(capsys, "explain", str(tmp_path / "next"), "a1")
+    assert (code, "in none of the 0 groups" in out) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,7 @@ def test_a_scan_without_evidence_finds_nothing_and_says_what_would_help(
         (("scan", "nothing.jsonl", "--out", "x"), 3, "no such file"),
         (("scan", "LOG", "--out", "x", "--format", "klingon"), 2, "unknown format"),
         (("scan", "LOG", "--out", "x", "--map", "oops"), 2, "--map"),
+        (("scan", "LOG", "--out", "x", "--previous", "LOGDIR"), 5, "findings.json is missing"),
         (("explain", "LOGDIR", "g-1"), 5, "findings.json is missing"),
         (("arena", "make", "moon", "--out", "x"), 2, "no scenario"),
         (("frobnicate",), 2, "frobnicate"),

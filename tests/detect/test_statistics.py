@@ -77,8 +77,17 @@ def test_item_space_orders_a_wide_harvest_above_a_narrow_habit() -> None:
 
 
 def test_openness_names_the_strongest_channel() -> None:
-    found = openness(np.array([1, 1, 1, 2]), np.array([-1, -1, 5, 6]), np.array([-1, -1, -1, -1]))
-    assert (found.share, found.kind) == (0.75, "payment")
+    unknown = np.full(4, -1)
+    found = openness(np.array([1, 1, 1, 2]), np.array([-1, -1, 5, 6]), unknown, np.array([3, 3, 3, 3]))
+    assert (found.share, found.kind, found.evasion) == (0.75, "payment", 0.25)
+
+
+def test_a_log_that_does_not_say_who_pays_proves_no_evasion() -> None:
+    unknown = np.full(9, -1)
+    assert openness(unknown, unknown, unknown, unknown).evasion == 0.0
+    # One kind alone may be a gap in the log.
+    assert openness(unknown, np.arange(9), unknown, unknown).evasion == 0.0
+    assert openness(np.arange(9), np.arange(9), unknown, unknown).evasion > 0.8
 
 
 def test_a_benchmark_clears_only_on_the_groups_total() -> None:
@@ -92,9 +101,11 @@ def test_a_benchmark_clears_only_on_the_groups_total() -> None:
 
 def test_a_class_with_one_payer_or_large_totals_is_no_class() -> None:
     site, small = np.zeros(20, np.int64), np.full(20, 12)
-    assert classroom(site, np.arange(20), small, 2.0).clears
-    assert not classroom(site, np.zeros(20, np.int64), small, 2.0).clears
-    assert not classroom(site, np.arange(20), small * 50, 2.0).clears
+    assert classroom(site, np.arange(20), small, 2.0, 0.9).clears
+    assert not classroom(site, np.zeros(20, np.int64), small, 2.0, 0.9).clears
+    assert not classroom(site, np.arange(20), small * 50, 2.0, 0.9).clears
+    # Twenty people at one site who never ask the same thing do not take one course.
+    assert not classroom(site, np.arange(20), small, 2.0, 0.0).clears
 
 
 def test_one_view_cannot_act_alone() -> None:

@@ -79,6 +79,46 @@ def event(number: int, **changes: Any) -> dict[str, Any]:
     return base | changes
 
 
+def envelope(number: int, request: Any, response: Any, **changes: Any) -> dict[str, Any]:
+    """One envelope around the bodies of a call."""
+    base: dict[str, Any] = {
+        "ts": 1_772_366_400 + number,
+        "account_id": f"account-{number % 7}",
+        "ip": "203.0.113.9",
+        "request": request,
+        "response": response,
+    }
+    return base | changes
+
+
+def record(number: int, request: Any, response: Any, **changes: Any) -> dict[str, Any]:
+    """One record of Bedrock's invocation log, its keys in the order that the service writes them."""
+    base: dict[str, Any] = {
+        "timestamp": f"2026-03-01T12:{number // 60 % 60:02d}:{number % 60:02d}Z",
+        "accountId": "111122223333",
+        "region": "us-east-1",
+        "requestId": f"request-{number}",
+        "operation": "InvokeModel",
+        "modelId": "anthropic.claude-x-v1:0",
+        "input": {
+            "inputContentType": "application/json",
+            "inputBodyJson": request,
+            "inputTokenCount": 10,
+            "cacheReadInputTokenCount": 15,
+            "cacheWriteInputTokenCount": 5,
+        },
+        "output": {
+            "outputContentType": "application/json",
+            "outputBodyJson": response,
+            "outputTokenCount": 9,
+        },
+        "identity": {"arn": f"arn:aws:sts::111122223333:assumed-role/Role/session-{number}"},
+        "schemaType": "ModelInvocationLog",
+        "schemaVersion": "1.0",
+    }
+    return base | changes
+
+
 Write = Callable[[str, bytes], str]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stillwatch.ingest import open_log
 from stillwatch.schema.errors import StillwatchError
-from tests.ingest.conftest import event, exchange, jsonl
+from tests.ingest.conftest import envelope, event, exchange, jsonl, record
 
 FUZZ = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -105,6 +105,106 @@ def test_odd_insides_of_an_event(name: str, data: st.DataObject) -> None:
     assert _survives(text, "litellm") == 2
 
 
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "u"}], "tools": [], "stream": True}
+PLAIN = {"choices": [{"finish_reason": "stop", "message": {"content": "a"}}], "usage": {"prompt_tokens": 3}}
+
+
+@FUZZ
+@given(st.sampled_from([*envelope(0, 0, 0), "headers", "path", "status", "model", "scores"]), JSON)
+def test_any_value_in_any_field_of_an_envelope(name: str, value: object) -> None:
+    rows = [envelope(0, CHAT, PLAIN), envelope(1, CHAT, PLAIN) | {name: value}]
+    assert _survives(_lines(rows), "bodies") == 2
+
+
+@FUZZ
+@given(st.sampled_from([*record(0, 0, 0), "requestMetadata", "errorCode", "message", "logEvents"]), JSON)
+def test_any_value_in_any_field_of_a_record(name: str, value: object) -> None:
+    # An object of events may hold any number of records.
+    assert (
+        _survives(_lines([record(0, CHAT, PLAIN), record(1, CHAT, PLAIN) | {name: value}]), "bedrock") or 0
+    ) >= 1
+
+
+def _lines(rows: list[dict[str, object]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+_KEYS = st.sampled_from(
+    ["role", "content", "type", "text", "choices", "message", "usage", "prompt_tokens", "tools", "reasoning",
+     "output", "summary", "thinking", "format", "metadata", "delta", "index", "content_block", "response", "item",
+     "output_index", "error", "code", "model", "messages", "input", "system", "chunk", "contentBlockDelta",
+     "contentBlockStart", "messageStop", "toolUse", "toolResult", "reasoningContent", "reasoningText", "toolConfig",
+     "toolSpec", "inferenceConfig", "stopReason", "amazon-bedrock-invocationMetrics", "results", "conversation",
+     "schema", "json_schema", "response_format", "max_tokens", "temperature", "status", "incomplete_details"]
+)  # fmt: skip
+_LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from(
+        [
+            "user",
+            "text",
+            "tool_result",
+            "\ud800",
+            "x",
+            "response.completed",
+            "message_start",
+            "content_block_delta",
+            "response.output_text.delta",
+            "reasoning",
+            "function_call",
+            "data: {",
+            "{",
+            "json_schema",
+            "error",
+        ]
+    )
+)
+_TREES = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=5),
+    max_leaves=16,
+)
+
+
+@FUZZ
+@given(_TREES, _TREES, st.booleans())
+def test_odd_insides_of_bodies(request: object, response: object, text: bool) -> None:
+    if text:
+        request, response = json.dumps(request), json.dumps(response)
+    rows = [envelope(0, CHAT, PLAIN, model="m"), envelope(1, request, response, model="m")]
+    assert _survives(_lines(rows), "bodies") == 2
+    assert _survives(_lines([record(0, CHAT, PLAIN), record(1, request, response)]), "bedrock") == 2
+
+
+@FUZZ
+@given(st.lists(st.dictionaries(_KEYS, _TREES, max_size=5) | _LEAVES, max_size=5), st.booleans())
+def test_odd_streams(chunks: list[object], as_events: bool) -> None:
+    response: object = chunks
+    if as_events:
+        response = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    rows = [envelope(0, CHAT, PLAIN), envelope(1, CHAT, response)]
+    assert _survives(_lines(rows), "bodies") == 2
+    assert _survives(_lines([record(0, CHAT, PLAIN), record(1, CHAT, response)]), "bedrock") == 2
+
+
+@FUZZ
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 255)), max_size=6), st.integers(0, 400))
+def test_mutated_raw_bodies(changes: list[tuple[int, int]], where: int) -> None:
+    makers = {
+        "bodies": [envelope(n, CHAT, PLAIN) for n in range(6)],
+        "bedrock": [record(n, CHAT, PLAIN) for n in range(6)],
+    }
+    for format, rows in makers.items():
+        lines = [bytearray(line) for line in jsonl(list(rows)).splitlines()]
+        for index, byte in changes:
+            if byte not in (10, 13):
+                lines[index][where % len(lines[index])] = byte
+        assert _survives(b"\n".join(map(bytes, lines)) + b"\n", format) in (6, None)
+
+
 @FUZZ
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=6))
 def test_any_text_in_csv_survives(prompts: list[str]) -> None:
@@ -139,3 +239,14 @@ def test_mutated_parquet(changes: list[tuple[int, int]]) -> None:
     for at, byte in changes:
         data[4 + at % (end - 4)] = byte
     _survives(bytes(data))
+
+
+@FUZZ
+@given(
+    st.lists(st.tuples(st.text(max_size=6) | st.sampled_from(["User-Agent", "a\nuser-agent", "x-ja4"]), JSON))
+)
+def test_any_headers(pairs: list[tuple[str, object]]) -> None:
+    listed = [list(pair) for pair in pairs]
+    for headers in (dict(pairs), listed, [{"name": name, "value": value} for name, value in pairs]):
+        rows = [envelope(0, CHAT, PLAIN), envelope(1, CHAT, PLAIN, headers=headers)]
+        assert _survives(_lines(rows), "bodies") == 2

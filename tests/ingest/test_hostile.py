@@ -21,7 +21,8 @@ from stillwatch.schema.errors import (
     RowError,
     UsageError,
 )
-from tests.ingest.conftest import Write, event, exchange, jsonl, read_all
+from stillwatch.schema.tables import EXCHANGES
+from tests.ingest.conftest import Write, envelope, event, exchange, jsonl, read_all, record
 
 GOOD = jsonl([exchange(number) for number in range(200)])
 
@@ -71,7 +72,7 @@ def test_mixed_formats_are_named(write: Write) -> None:
 
 
 def test_unknown_format_lists_the_known(write: Write) -> None:
-    with pytest.raises(UsageError, match="canonical, litellm, mapping"):
+    with pytest.raises(UsageError, match="bedrock, bodies, canonical, litellm, mapping"):
         open_log([write("a.jsonl", GOOD)], format="nonsense")
 
 
@@ -222,6 +223,110 @@ def test_deep_nesting_and_unclosed_objects(write: Write) -> None:
     table, log = read_all(write("b.json", b"[" + b",".join(GOOD.splitlines()) + b', {"open": 1'))
     assert table.num_rows == 200
     assert [part.row for part in log.refusals] == [201]
+
+
+WRONG: list[Any] = [None, True, 7, -1, 1.5, 10**30, "", "text", "{", [], [1], [[]], {}, {"a": {"b": [1]}}]
+BODY = {"model": "m", "messages": [{"role": "user", "content": "tell-nobody"}]}
+REPLY = {"choices": [{"finish_reason": "stop", "message": {"content": "tell-nobody"}}], "usage": {}}
+
+
+def _bodies(**changes: Any) -> dict[str, Any]:
+    return envelope(900, BODY, REPLY, headers={"user-agent": "u"}, path="/v1/x") | changes
+
+
+def _bedrock(**changes: Any) -> dict[str, Any]:
+    return record(900, BODY, REPLY, requestMetadata={"tenant": "t"}) | changes
+
+
+RAW = {"bodies": _bodies, "bedrock": _bedrock}
+
+
+@pytest.mark.parametrize("format", RAW)
+def test_wrong_types_in_every_field_of_raw_bodies(write: Write, format: str) -> None:
+    make = RAW[format]
+    names = sorted({*make(), *(n for n in EXCHANGES.names if format == "bodies" and n not in ("response",))})
+    rows = [make()]
+    for name in names:
+        for value in WRONG:
+            row = make(**{name: value})
+            row.setdefault("exchange_id" if format == "bodies" else "requestId", f"x{len(rows)}")
+            if format == "bedrock" and name != "requestId":
+                row["requestId"] = f"x{len(rows)}"
+            rows.append(row)
+    table, log = read_all(write("a.jsonl", jsonl(rows)), format=format)
+    assert table.num_rows + len(log.refusals) == len(rows) == log.rows_read
+    assert table.num_rows > len(rows) // 4
+    for refusal in log.refusals:
+        assert refusal.column is not None, refusal
+        assert "tell-nobody" not in refusal.reason
+        assert "account-" not in refusal.reason
+        assert "203.0.113" not in refusal.reason
+
+
+@pytest.mark.parametrize("format", RAW)
+def test_damaged_raw_bodies(write: Write, format: str) -> None:
+    good = [RAW[format]() | {"requestId": f"r{n}", "exchange_id": f"r{n}"} for n in range(3)]
+    data = jsonl(good)
+    with pytest.raises(FormatError, match="cut"):
+        read_all(write("cut.jsonl.gz", gzip.compress(data * 500)[:-30]), format=format)
+    with pytest.raises(EmptyLogError):
+        read_all(write("empty.jsonl", b""), format=format)
+    table, log = read_all(write("tail.jsonl", data + data[:80]), format=format)
+    assert (table.num_rows, [part.row for part in log.refusals]) == (3, [4])
+    spoilt = data.replace(b"tell-nobody", b"\xff\xfe", 1)
+    table, log = read_all(write("utf.jsonl", spoilt), format=format)
+    assert [(part.row, part.reason) for part in log.refusals] == [(1, "invalid UTF-8")]
+    assert log.refusals[0].column is not None
+    table, log = read_all(write("dup.jsonl", data + jsonl(good[:1])), format=format)
+    assert [(part.row, part.column) for part in log.refusals] == [(4, "exchange_id")]
+    junk = {f"junk{n}": {"a": [n]} for n in range(1000)}
+    table, log = read_all(write("wide.jsonl", jsonl([row | junk for row in good])), format=format)
+    assert (table.num_rows, log.refusals) == (3, [])
+
+
+@pytest.mark.parametrize("format", RAW)
+@pytest.mark.parametrize("ts", [1_772_366, "1970-01-01T00:00:01Z", "2200-06-01T00:00:00Z", "yesterday", {}])
+def test_absurd_times_of_raw_bodies(write: Write, format: str, ts: Any) -> None:
+    name = "timestamp" if format == "bedrock" else "ts"
+    good = [RAW[format]() | {"requestId": f"r{n}", "exchange_id": f"r{n}"} for n in range(3)]
+    good[1][name] = ts
+    table, log = read_all(write("a.jsonl", jsonl(good)), format=format)
+    assert table.num_rows == 2
+    assert [(part.row, part.column) for part in log.refusals] == [(2, "ts")]
+
+
+@pytest.mark.parametrize("format", RAW)
+def test_deep_and_long_raw_bodies(write: Write, format: str) -> None:
+    line = json.dumps(RAW[format]()).encode()
+    deep = line.replace(b'"tell-nobody"', b"[" * 100_000 + b"]" * 100_000, 1)
+    inside = line.replace(b'"tell-nobody"', b"[" * 900 + b"]" * 900, 1)
+    text = "é" * 2_500_000
+    long = line.replace(b"tell-nobody", text.encode(), 1).replace(b"r900", b"r901").replace(b"-900", b"-901")
+    table, log = read_all(write("a.jsonl", jsonl([line, deep, long])), format=format)
+    assert table["prompt"].to_pylist() == ["tell-nobody", text]
+    assert [(part.row, part.reason) for part in log.refusals] == [(2, "nested too deeply")]
+    table, log = read_all(write("b.jsonl", jsonl([inside])), format=format)
+    assert table.num_rows + len(log.refusals) == 1
+
+
+def test_raw_bodies_that_cannot_be(write: Write) -> None:
+    with pytest.raises(FormatError, match="envelopes of API bodies are JSON"):
+        read_all(write("a.parquet", _parquet_bytes()), format="bodies")
+    with pytest.raises(FormatError, match="mixed formats"):
+        open_log([write("a.jsonl", jsonl([_bodies()])), write("b.jsonl", jsonl([_bedrock()]))])
+
+
+def test_formats_do_not_take_each_others_logs(write: Write) -> None:
+    rows = {
+        "canonical": exchange(1, request="GET /", response="text"),
+        "litellm": event(1),
+        "bodies": _bodies(model="m", exchange_id="x"),
+        "bedrock": _bedrock(),
+    }
+    for name, row in rows.items():
+        assert open_log([write(f"{name}.jsonl", jsonl([row]))]).format == name
+        pretty = json.dumps(row, indent=1).encode()
+        assert open_log([write(f"{name}.json", pretty)]).format == name
 
 
 def test_utf16_and_prose(write: Write) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from stillwatch import arena
 from stillwatch.campaign.lineage import Earlier
-from stillwatch.cli.show import explain_text
+from stillwatch.report.explain import explain_text
 from stillwatch.scan import Scanned, scan
 from stillwatch.schema import EmptyLogError, ResultError
 from stillwatch.store.results import Results, read_results, results_digest, write_results
@@ -96,11 +96,12 @@ def test_a_campaign_and_a_member_can_be_explained(scanned: tuple[Path, Path]) ->
     results = read_results(scanned[1])
     group = results.findings.groups[0]
     text = explain_text(results, group.id)
-    assert all(word in text for word in ("coordinated", "one_director", "Counter-evidence", "Timeline"))
+    assert all(word in text for word in ("coordinated", "hidden director", "speaks against", "Timeline"))
     member = results.accounts.column("account_id")[0].as_py()
     assert "bits" in explain_text(results, member)
+    assert "in none" in explain_text(results, "nobody")
     with pytest.raises(ResultError):
-        explain_text(results, "nobody")
+        explain_text(results, "g-000000000000")
 
 
 def test_an_empty_log_is_an_error(tmp_path: Path) -> None:

@@ -172,6 +172,9 @@ def test_rows_are_read_again_by_place_whatever_their_order_and_files(tmp_path: P
         path.write_text("".join(json.dumps(rows[i]) + "\n" for i in part))
     again, other = _reduced([str(p) for p in halves], tmp_path / "b")
     assert found == again
+    groups = tmp_path / "groups.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), groups, row_group_size=7)
+    assert _reduced([str(groups)], tmp_path / "c")[0] == found
     assert {part for part, _ in found} == {"prompt", "system"}
     shown = " ".join(found.values())
     assert "careful tutor" in shown

@@ -34,7 +34,7 @@ KIND_WORDS = {
     "device": "device",
     "mail_domain": "mail domain",
     "referral": "referral code",
-    "signup_batch": "ten minutes of sign-up",
+    "signup_batch": "ten-minute slot of sign-up",
 }
 
 DIRECT_WORDS = {
@@ -47,6 +47,75 @@ DIRECT_WORDS = {
     "takeover": "{observed} accounts began within two minutes of another's end or ban, where {expected:.1f} would by "
     "chance.",
 }
+
+VIEW_WORDS = {
+    "FORM": "what requests look like",
+    "LINK": "what accounts share",
+    "TIME": "when accounts are active",
+}
+DIRECT_NAMES = {
+    "work_split": "one set of items shared out",
+    "handover": "conversations handed over",
+    "signup_batch": "sign-up in batches",
+    "takeover": "accounts that take over when others end",
+}
+ROAD_WORDS = {"references": "comparison with honest groups", "direct": "direct tests of two kinds"}
+
+
+def coordinated_text(found: str, tested: Sequence[str], level: str) -> str:
+    """What the claim `coordinated` rests on."""
+    views = " and ".join(VIEW_WORDS.get(view, view) for view in tested)
+    alike = "" if level == "none" else f" that are alike in {' and '.join(level.rsplit(', ', 1))}"
+    return f"Found by {VIEW_WORDS.get(found, found)}; tested on {views}, against random groups of accounts{alike}."
+
+
+def director_text(fired: Sequence[str], openness: float, kind: str) -> str:
+    """What the claim `one_director` rests on."""
+    names = "; ".join(DIRECT_NAMES.get(name, name) for name in fired)
+    seen = f"Direct tests that fired: {names}." if fired else "No direct test of one director fired."
+    if openness <= 0:
+        return f"{seen} No payer, address block or mail domain is common to the members."
+    return f"{seen} {100 * openness:.0f} % of the members, at most, stand behind one {KIND_WORDS.get(kind, kind)}."
+
+
+def harvest_text(roads: Sequence[str], references: int, as_high: int, items: int, space: float) -> str:
+    """What the claim `harvest_like` rests on."""
+    named = " and ".join(ROAD_WORDS.get(road, road) for road in roads)
+    parts = [
+        f"Named by {named}." if roads else "Neither comparison with honest groups nor direct tests name it."
+    ]
+    if references:
+        verb = "scores" if as_high == 1 else "score"
+        parts.append(f"{as_high or 'None'} of {references} honest coordinated groups {verb} as high.")
+    if items:
+        parts.append(
+            f"{items:,} requests in its own templates ask for about {_round(10**space):,} different things."
+        )
+    return " ".join(parts)
+
+
+LEAST_REPEATS = 5.0
+"""Repeats to be expected below which the absence of repeats says nothing."""
+
+
+def _round(value: float) -> int:
+    """Two significant digits: more would not be known."""
+    return max(1, int(float(f"{value:.1e}")))
+
+
+def not_fired(name: str, observed: int, expected: float) -> str:
+    """A direct test that found nothing, as counter-evidence."""
+    if name == "work_split":
+        if expected < LEAST_REPEATS:
+            return "Too few requests repeat an item to tell whether items of one template are shared out."
+        return (
+            "No sign that items of one template are shared out: requests of different accounts repeat an item "
+            f"{observed:,} times, {expected:,.0f} would be chance."
+        )
+    what = f"No sign of {DIRECT_NAMES.get(name, name)}"
+    if observed == 0 and expected < 1:
+        return f"{what}."
+    return f"{what}: {observed:,} seen, {expected:.2g} would be chance."
 
 
 def iso(us: int) -> str:
@@ -80,8 +149,8 @@ def evidence_of_keys(view: str, keys: Sequence[SharedKey]) -> Evidence | None:
         return None
     best = keys[0]
     text = (
-        f"{best.inside} of {best.members} members share one {KIND_WORDS.get(best.kind, best.kind)}, "
-        f"which {best.outside} of {best.others} other accounts have."
+        f"{best.inside:,} of {best.members:,} members share one {KIND_WORDS.get(best.kind, best.kind)}, "
+        f"which {best.outside:,} of {best.others:,} other accounts have."
     )
     if len(keys) > 1:
         text += f" {len(keys) - 1} more rare keys are shared."

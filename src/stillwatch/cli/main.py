@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -24,9 +25,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from stillwatch import arena
 from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
-from stillwatch.cli.show import explain_text, groups_table
+from stillwatch.cli.show import groups_table
 from stillwatch.ingest import open_log, write_canonical
 from stillwatch.ingest.lookup import read_lookups
+from stillwatch.report.explain import explain_text
 from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
@@ -154,21 +156,17 @@ def _scan_with_progress(logs: list[str], *, quiet: bool, **options: object) -> S
 
 
 def _write(scanned: Scanned, out: Path, force: bool) -> None:
-    write_results(
-        out,
-        Results(
-            scanned.findings,
-            scanned.accounts,
-            scanned.streams,
-            scanned.families,
-            scanned.profiles,
-            scanned.waterfall,
-            scanned.refusals,
-            scanned.run_info,
-            render(scanned.findings),
-        ),
-        force=force,
+    results = Results(
+        scanned.findings,
+        scanned.accounts,
+        scanned.streams,
+        scanned.families,
+        scanned.profiles,
+        scanned.waterfall,
+        scanned.refusals,
+        scanned.run_info,
     )
+    write_results(out, replace(results, report_html=render(results)), force=force)
 
 
 @app.command()

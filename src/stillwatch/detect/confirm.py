@@ -190,7 +190,9 @@ def _conclude(view: str, null: F64, above: int, observed: float, level: int) -> 
     return Tested(view, p, observed, expected, len(null), "permutation with fitted tail", level)
 
 
-def keys_against_null(index: KeyIndex, view: str, members: I64, seats: Seats, seed: int) -> Tested:
+def keys_against_null(
+    index: KeyIndex, view: str, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
+) -> Tested:
     """Rarity-weighted co-occurrence of `members` against matched random groups."""
     scratch = np.zeros(index.n_keys, np.int32)
     observed = co_occurrence(members, index.account_offsets, index.keys, index.weight, scratch)
@@ -205,7 +207,7 @@ def keys_against_null(index: KeyIndex, view: str, members: I64, seats: Seats, se
         index.keys,
         index.weight,
         index.accounts,
-        MOST_DRAWS,
+        draws,
         STOP_AFTER,
         np.uint64(seed),
     )
@@ -217,7 +219,9 @@ def mean_correlation(residuals: F32, members: I64) -> float:
     return float(_correlation(members, residuals, np.zeros(residuals.shape[1])))
 
 
-def time_against_null(residuals: F32, members: I64, seats: Seats, seed: int) -> Tested:
+def time_against_null(
+    residuals: F32, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
+) -> Tested:
     """Mean pairwise correlation of hourly residuals. `residuals` are those of all accounts, (accounts, hours)."""
     seen = np.any(residuals[members] != 0, axis=1)
     if seen.sum() < LEAST_IN_TIME or len(seats.pool) == 0:
@@ -225,7 +229,7 @@ def time_against_null(residuals: F32, members: I64, seats: Seats, seed: int) -> 
     observed = mean_correlation(residuals, members)
     start, size = seats.start[seen], seats.size[seen]
     null, above = _null_of_time(
-        observed, seats.pool, start, size, residuals, MOST_DRAWS, STOP_AFTER, np.uint64(seed)
+        observed, seats.pool, start, size, residuals, draws, STOP_AFTER, np.uint64(seed)
     )
     return _conclude("TIME", null, above, observed, seats.level)
 
@@ -249,6 +253,10 @@ def combined(parts: list[Tested]) -> Tested:
     return Tested(middle.view, p, middle.statistic, middle.expected, draws, middle.method, level)
 
 
+SETTLED_P = 1e-9
+"""A view's p at which the views after it are not drawn: nothing that they say changes the candidate's q."""
+
+
 def confirm(
     members: I64,
     found_in: str,
@@ -256,8 +264,13 @@ def confirm(
     residuals: F32,
     strata: Strata,
     seed: int,
+    *,
+    whole: bool = False,
 ) -> list[Tested]:
-    """Test a candidate on every view but the one that found it, in the order of `indexes`, TIME last."""
+    """Test a candidate on every view but the one that found it, in the order of `indexes`, TIME last.
+
+    Unless `whole`, TIME is left out where a view before it has settled the matter.
+    """
     excluded = np.zeros(strata.accounts, bool)
     excluded[members] = True
     parts = subgroups(members, seed)
@@ -275,6 +288,8 @@ def confirm(
                 ]
             )
         )
+    if not whole and min(t.p for t in tested) <= SETTLED_P:
+        return tested
     base = seeded(seed, "confirm TIME", members)
     tested.append(
         combined(
@@ -287,10 +302,13 @@ def confirm(
     return tested
 
 
-def partial_conjunction(tested: list[Tested]) -> float:
-    """p of "at least one other view confirms": Bonferroni over the views that could see the group."""
+def partial_conjunction(tested: list[Tested], views: int = 2) -> float:
+    """p of "at least one other view confirms": Bonferroni over the `views` that a candidate is tested on.
+
+    Views that could not see the group count too: leaving them out would be a choice made after looking.
+    """
     seen = [t.p for t in tested if t.method != "none"]
-    return min(1.0, len(tested) * min(seen)) if seen else 1.0
+    return min(1.0, views * min(seen)) if seen else 1.0
 
 
 def benjamini_hochberg(p: F64) -> F64:

@@ -8,6 +8,8 @@ import numpy as np
 
 from stillwatch.detect.population import I64
 
+SEEN_SHARE = 0.5
+LEAST_SEEN = 2
 BENCHMARK_SHARE = 0.8
 """Share of the group's total that must be items which unrelated outsiders run too."""
 BENCHMARK_OUTSIDERS = 5
@@ -17,6 +19,7 @@ CLASSROOM_SITE = 0.6
 CLASSROOM_PAYERS = 0.8
 CLASSROOM_TOTAL = 60
 """Exchanges per member that a course may cost in two weeks."""
+CLASSROOM_COMMON = 0.1
 CLASSROOM_CALENDAR = 1.5
 """Members meet in one hour of one day this many times as often as their hours of the day alone explain."""
 
@@ -27,11 +30,18 @@ class Openness:
 
     share: float
     kind: str
+    seen: tuple[str, ...] = ()
+    """Kinds that the log gives for at least half of the members."""
+
+    @property
+    def known(self) -> bool:
+        """Whether enough kinds are seen to say that common control was hidden: one alone may be a gap in the log."""
+        return len(self.seen) >= LEAST_SEEN
 
     @property
     def evasion(self) -> float:
-        """Evasion cost paid: 1 - share."""
-        return 1.0 - self.share
+        """Evasion cost paid: 1 - share; 0 where the log does not say who is behind the accounts."""
+        return 1.0 - self.share if self.known else 0.0
 
 
 def largest_share(codes: I64) -> float:
@@ -40,15 +50,17 @@ def largest_share(codes: I64) -> float:
     return float(np.bincount(known).max() / len(codes)) if len(known) else 0.0
 
 
-def openness(payer: I64, block: I64, corporate_mail: I64) -> Openness:
-    """From codes per member, -1 where unknown (or webmail)."""
+def openness(payer: I64, block: I64, corporate_mail: I64, mail: I64) -> Openness:
+    """From codes per member, -1 where unknown; `corporate_mail` is -1 for webmail too, which `mail` knows."""
     shares = {
         "payment": largest_share(payer),
         "address_block": largest_share(block),
         "mail_domain": largest_share(corporate_mail),
     }
+    given = {"payment": payer, "address_block": block, "mail_domain": mail}
+    seen = tuple(name for name, codes in given.items() if len(codes) and (codes >= 0).mean() >= SEEN_SHARE)
     kind = max(shares, key=lambda name: shares[name])
-    return Openness(shares[kind], kind)
+    return Openness(shares[kind], kind, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +109,25 @@ class Classroom:
     """Exchanges per member."""
     calendar: float
     """Meetings of two members in one hour, over those expected if each kept its hours and drew its days."""
+    common: float
+    """Share of the group's requests that another member made too."""
 
 
-def classroom(block: I64, payer: I64, exchanges: I64, calendar: float) -> Classroom:
-    """One site, shared calendar, distinct payers, small total. Codes per member, -1 where unknown."""
+def common_items(account: I64, item: I64) -> float:
+    """Share of requests whose item another account has too. Parallel arrays (requests,)."""
+    if len(item) == 0:
+        return 0.0
+    pairs = np.unique(np.column_stack([item, account]), axis=0)
+    names, holders = np.unique(pairs[:, 0], return_counts=True)
+    return float((holders[np.searchsorted(names, item)] >= 2).mean())
+
+
+def classroom(block: I64, payer: I64, exchanges: I64, calendar: float, common: float) -> Classroom:
+    """One site, shared calendar, distinct payers, small total, and the same assignments.
+
+    Codes per member, -1 where unknown; `common` as `common_items` gives it. Repeated items alone clear nobody, but a
+    course in which no two members ever ask the same thing is not one.
+    """
     site = largest_share(block)
     known = payer[payer >= 0]
     payers = float(len(np.unique(known)) / len(known)) if len(known) else 0.0
@@ -110,8 +137,9 @@ def classroom(block: I64, payer: I64, exchanges: I64, calendar: float) -> Classr
         and payers >= CLASSROOM_PAYERS
         and per_member <= CLASSROOM_TOTAL
         and calendar >= CLASSROOM_CALENDAR
+        and common >= CLASSROOM_COMMON
     )
-    return Classroom(clears, site, payers, per_member, calendar)
+    return Classroom(clears, site, payers, per_member, calendar, common)
 
 
 def calendar(hour: I64, member: I64) -> float:

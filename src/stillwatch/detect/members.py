@@ -10,7 +10,9 @@ background alone is not the null of an honest niche user. Each (account, key) co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numba as nb
 import numpy as np
 
 from stillwatch.detect.keys import KeyIndex
@@ -20,7 +22,7 @@ STAKES = (0.02, 0.05, 0.1, 0.2, 0.5)
 MIXTURES = (0.0, 0.25, 0.5, 0.75)
 """Share of an honest niche's profile in the null mixture."""
 ALPHA = 0.01
-FOLDS = 2
+FOLDS = 4
 SMOOTH = 0.1
 """Share of the background in a group's profile: a key that no member holds is not impossible for a member."""
 
@@ -93,6 +95,82 @@ def log_e(
     return bits, stakes.argmax(axis=0).astype(float)
 
 
+@nb.njit(nogil=True, cache=True)
+def _key_bits(
+    account_offsets: Any,
+    keys: Any,
+    weight: Any,
+    accounts: Any,
+    inside: Any,
+    place: Any,
+    outsider: Any,
+    insider: Any,
+    absent: Any,
+    out: Any,
+) -> None:
+    """Betting score of each account. `place[key]` is the row of the two tables of log2 stakes, -1 for other keys."""
+    stakes = len(absent)
+    total = np.zeros(stakes)
+    for i in range(len(accounts)):
+        a = accounts[i]
+        total[:] = 0.0
+        missing = 0
+        table = insider if inside[a] else outsider
+        for j in range(account_offsets[a], account_offsets[a + 1]):
+            key = keys[j]
+            if weight[key] <= 0:
+                continue
+            row = place[key]
+            if row < 0:
+                missing += 1
+            else:
+                for s in range(stakes):
+                    total[s] += table[row, s]
+        most = -np.inf
+        for s in range(stakes):
+            total[s] += missing * absent[s]
+            most = max(most, total[s])
+        mean = 0.0
+        for s in range(stakes):
+            mean += 2.0 ** (total[s] - most)
+        out[i] = most + np.log2(mean / stakes)
+
+
+def key_bits(index: KeyIndex, group: I64, base: F64, accounts: I64, place: I32) -> F64:
+    """Bits of `accounts` for one view against the plain background, shape (accounts,).
+
+    A member of `group` is judged by the profile of the others (leave one out). `base`: `background(index)`;
+    `place` int32 (keys,): scratch, all -1, returned so. For ranking inside a scan: `log_e` has the null of
+    honest niches.
+    """
+    counts = index.group_counts(group)
+    total, size = float(max(1, int(counts.sum()))), len(group)
+    key = np.flatnonzero((counts >= 2) & (index.weight > 0))
+    held = counts[key].astype(float)
+    others = np.where(held - 1 >= 2, held - 1, 0.0)
+    stakes = np.array(STAKES)
+    lift = SMOOTH + (1 - SMOOTH) * held / total / base[key]
+    lift_inside = SMOOTH + (1 - SMOOTH) * others / max(1.0, total * (size - 1) / size) / base[key]
+    inside = np.zeros(index.accounts, bool)
+    inside[group] = True
+    out = np.zeros(len(accounts))
+    place[key] = np.arange(len(key), dtype=np.int32)
+    _key_bits(
+        index.account_offsets,
+        index.keys,
+        index.weight,
+        accounts,
+        inside,
+        place,
+        np.log2(1 - stakes + stakes * lift[:, None]),
+        np.log2(1 - stakes + stakes * lift_inside[:, None]),
+        np.log2(1 - stakes + stakes * SMOOTH),
+        out,
+    )
+    place[key] = -1
+    return out
+
+
 def cross_fitted(
     index: KeyIndex, accounts: I64, core: I64, base: F64, niches: list[Profile], fold: I32
 ) -> F64:
@@ -127,30 +205,3 @@ def e_benjamini_hochberg(bits: F64, alpha: float = ALPHA) -> np.ndarray[tuple[in
     if len(passed):
         named[order[: passed[-1] + 1]] = True
     return named
-
-
-def correlation_bits(
-    residual: np.ndarray[tuple[int, int], np.dtype[np.float32]], accounts: I64, core: I64
-) -> F64:
-    """TIME: how an account's hours follow the core's, as an e-value calibrated from its rank in the population.
-
-    e = 0.5 / sqrt(p) (Vovk & Wang 2021), p the rank of the correlation with the core's mean (itself left out);
-    0 bits for accounts that sit TIME out.
-    """
-    there = np.any(residual != 0, axis=1)
-    seen = core[there[core]]
-    bits = np.zeros(len(accounts))
-    if len(seen) < 5:
-        return bits
-    total = residual[seen].sum(axis=0, dtype=np.float64)
-    outside = there.copy()
-    outside[core] = False
-    null = np.sort((residual[outside] @ total) / np.linalg.norm(total))
-    mine = np.repeat(total[None, :], len(accounts), axis=0)
-    inside = np.isin(accounts, seen)
-    mine[inside] -= residual[accounts[inside]]
-    value = (residual[accounts] * mine).sum(axis=1) / np.maximum(np.linalg.norm(mine, axis=1), 1e-9)
-    p = (1 + len(null) - np.searchsorted(null, value)) / (len(null) + 1)
-    bits = np.log2(0.5 / np.sqrt(p))
-    bits[~there[accounts]] = 0
-    return bits

@@ -12,20 +12,32 @@ What the hashes cover:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from stillwatch.sketch.hashing import chain_hash, content_hash
+from stillwatch.ingest.reasoning import reasoning_of
+from stillwatch.schema.tables import REDACTION_MARKERS
+from stillwatch.sketch.hashing import chain_hash, chain_on, content_hash
 
 MAX_TURNS = 64
 """`turn_hashes` keeps the newest this many."""
 
+CONTENT_COLUMNS = frozenset(
+    {
+        "system", "prompt", "n_messages", "newest_role", "turn_hashes", "prefix_hash", "prefix_bytes",
+        "system_hash", "tools_hash", "reasoning_in", "content_state",
+    }
+)  # fmt: skip
+"""What `content_columns` fills: where none of them is wanted, the messages need not be looked at."""
+
 Columns = dict[str, Any]
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
+_PLAIN_ROLES = frozenset({"user", "assistant", "system", "developer"})
+_NO_TEXTS: Sequence[str] = ()
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -38,20 +50,53 @@ class Message:
     """What the author wrote; None where there is none (tool results, pictures)."""
     tool_text: str | None
     """Tool results and calls: they belong to the prefix, never to the author's words."""
-    reasoning: list[str]
+    reasoning: Sequence[str]
 
 
-def request_columns(body: Any) -> Columns:
+def request_columns(body: Any, *, with_content: bool = True) -> Columns:
     """Canonical columns of one request body (a decoded JSON object; anything else gives none)."""
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return {}
     out = parameters(body)
-    hidden = body.get("previous_response_id") is not None or body.get("conversation") is not None
-    messages = messages_of(body)
-    if messages is not None:
-        system = _join([_text(body.get("system")), _text(body.get("instructions"))])
-        out.update(conversation_columns(messages, system=system, tools=body.get("tools"), hidden=hidden))
-    return {name: value for name, value in out.items() if value is not None}
+    if with_content:
+        first, second = body.get("system"), body.get("instructions")
+        system = _join([_text(first), _text(second)]) if first or second else None
+        messages = messages_of(body)
+        if messages:
+            out.update(content_columns(messages, body, system=system))
+    return out
+
+
+def content_columns(
+    messages: Sequence[Message], asked: Mapping[str, Any], *, system: str | None = None
+) -> Columns:
+    """Columns of the messages of a request whose other parameters are `asked`.
+
+    Text that a logger has taken out is no text at all: hashed, all accounts would share it.
+    """
+    gone = [message for message in messages if message.text in REDACTION_MARKERS]
+    if gone and len(gone) == sum(message.text is not None for message in messages):
+        return {"content_state": "redacted"}
+    out = conversation_columns(messages, system=system, tools=asked.get("tools"), hidden=_hides(asked))
+    if gone or system in REDACTION_MARKERS:
+        for name in ("turn_hashes", "prefix_hash", "prefix_bytes"):
+            out.pop(name, None)
+        for name in ("prompt", "system"):
+            if out.get(name) in REDACTION_MARKERS:
+                out[name] = None
+                out.pop(f"{name}_hash", None)
+        out["content_state"] = "redacted"
+    return out
+
+
+def _hides(asked: Mapping[str, Any]) -> bool:
+    """Whether earlier turns are kept by the server, all of them or single items."""
+    if asked.get("previous_response_id") is not None or asked.get("conversation") is not None:
+        return True
+    items = asked.get("input")
+    return isinstance(items, list) and any(
+        isinstance(item, dict) and item.get("type") == "item_reference" for item in items
+    )
 
 
 def messages_of(body: Mapping[str, Any]) -> list[Message] | None:
@@ -65,14 +110,24 @@ def messages_of(body: Mapping[str, Any]) -> list[Message] | None:
 def messages_from(value: Any) -> list[Message]:
     """Messages from a string, a list of strings, or a list of messages or response items."""
     if isinstance(value, str):
-        return [Message("user", value, None, [])]
-    if isinstance(value, Mapping):
+        return [Message("user", value, None, _NO_TEXTS)]
+    if isinstance(value, dict):
         value = value["messages"] if isinstance(value.get("messages"), list) else [value]
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
+    if not isinstance(value, list):
         return []
-    if value and all(isinstance(item, str) for item in value):
-        return [Message("user", "\n".join(value), None, [])]
-    return [_message(item) for item in value if isinstance(item, Mapping)]
+    if value and isinstance(value[0], str) and all(isinstance(item, str) for item in value):
+        return [Message("user", "\n".join(value), None, _NO_TEXTS)]
+    out: list[Message] = []
+    for item in value:
+        if not isinstance(item, dict):
+            continue
+        role, content = item.get("role"), item.get("content")
+        # Nearly every message is two strings.
+        if len(item) == 2 and type(content) is str and type(role) is str and role in _PLAIN_ROLES:
+            out.append(Message(role, content, None, _NO_TEXTS))
+        else:
+            out.append(_message(item))
+    return out
 
 
 def conversation_columns(
@@ -84,42 +139,51 @@ def conversation_columns(
     because hashing the delta alone would make unrelated conversations look alike.
     """
     out: Columns = {}
-    own = [message.text for message in messages if message.role in _SYSTEM_ROLES and message.text]
-    system = _join([system, *own])
-    spoken = [message for message in messages if message.role not in _SYSTEM_ROLES]
+    own = [message.text for message in messages if message.role in _SYSTEM_ROLES]
+    spoken = messages
+    if own:
+        system = _join([system, *own])
+        spoken = [message for message in messages if message.role not in _SYSTEM_ROLES]
     newest = _newest_user(spoken)
     out["system"] = system
-    out["system_hash"] = content_hash("system", system) if system else None
-    out["tools_hash"] = tools_hash(tools)
+    system_hash = content_hash("system", system) if system else None
+    out["system_hash"] = system_hash
     out["n_messages"] = len(messages)
     out["newest_role"] = messages[-1].role if messages else None
     out["prompt"] = spoken[newest].text if newest is not None else None
-    found = [content_hash("reasoning", block) for message in messages for block in message.reasoning]
-    out["reasoning_in"] = found or None
+    thoughts = [message.reasoning for message in messages if message.reasoning]
+    out["reasoning_in"] = [content_hash("reasoning", text) for texts in thoughts for text in texts] or None
+    listed = _tools_text(tools)
+    out["tools_hash"] = content_hash("tools", listed) if listed else None
     if hidden:
         return out
-    out["turn_hashes"] = turn_hashes(spoken)
-    before = list(_prefix(system, tools, spoken[: newest if newest is not None else len(spoken)]))
+    # Every text is hashed once, and enters both chains by its hash.
     chain, size = 0, 0
-    for role, text in before:
-        chain = chain_hash(chain, role, text)
-        size += len(text.encode("utf-8", "replace"))
-    out["prefix_hash"] = chain if before else None
+    if system and system_hash is not None:
+        chain, size = chain_on(chain, system_hash), _size(system)
+    if listed:
+        chain, size = chain_hash(chain, "tools", listed), size + _size(listed)
+    before = newest if newest is not None else len(spoken)
+    said = 0
+    turns: list[int] = []
+    for place, message in enumerate(spoken):
+        text = message.text
+        if text is not None:
+            role = message.role
+            hashed = content_hash(role, text)
+            if place < before:
+                chain, size = chain_on(chain, hashed), size + _size(text)
+            if role == "user":
+                said = chain_on(said, hashed)
+                turns.append(said)
+            elif role == "assistant":
+                said = chain_on(said, hashed)
+        if message.tool_text is not None and place < before:
+            chain, size = chain_hash(chain, "tool", message.tool_text), size + _size(message.tool_text)
+    out["turn_hashes"] = turns[-MAX_TURNS:]
+    out["prefix_hash"] = chain or None
     out["prefix_bytes"] = min(size, 2**31 - 1)
     return out
-
-
-def turn_hashes(messages: Sequence[Message]) -> list[int]:
-    """Running hash after each user-authored turn, oldest first, the newest `MAX_TURNS` of them."""
-    chain = 0
-    out = []
-    for message in messages:
-        if message.text is None or message.role not in ("user", "assistant"):
-            continue
-        chain = chain_hash(chain, message.role, message.text)
-        if message.role == "user":
-            out.append(chain)
-    return out[-MAX_TURNS:]
 
 
 def tools_hash(tools: Any) -> int | None:
@@ -129,65 +193,85 @@ def tools_hash(tools: Any) -> int | None:
 
 
 def format_hash(value: Any) -> int | None:
-    """Hash of the response format asked for; plain text is none."""
-    if not isinstance(value, Mapping) or value.get("type") in (None, "text"):
+    """Hash of the response format asked for, equal for the APIs' different wrappings; plain text is none."""
+    if not isinstance(value, dict) or value.get("type") in (None, "text"):
         return None
-    return content_hash("format", _canonical(value))
+    inner = value.get("json_schema")
+    schema = (inner if isinstance(inner, dict) else value).get("schema")
+    return content_hash("format", _canonical([value["type"], schema]))
 
 
 def parameters(body: Mapping[str, Any]) -> Columns:
-    """Columns that follow from the parameters beside the messages."""
-    reasoning = body.get("reasoning")
+    """Columns that follow from the parameters beside the messages.
+
+    What no service would take (a fraction of a token, a number beyond the column) counts as not stated:
+    refusing the row would let a caller keep his requests out of a scan.
+    """
+    get = body.get
+    out: Columns = {}
+    model = _string(get("model"))
+    if model is not None:
+        out["model"] = model
+    limit = get("max_tokens") or get("max_completion_tokens") or get("max_output_tokens")
+    if limit is not None and type(limit) is int and 0 < limit < 2**31:
+        out["max_tokens"] = limit
+    temperature = get("temperature")
+    if isinstance(temperature, int | float) and type(temperature) is not bool and abs(temperature) < 1e9:
+        out["temperature"] = temperature
+    count = get("n")
+    if type(count) is int and 0 < count < 2**15:
+        out["n"] = count
+    stream = get("stream")
+    if isinstance(stream, bool):
+        out["stream"] = stream
+    top, logprobs = get("top_logprobs"), get("logprobs")
+    if logprobs is not None or top is not None:
+        # Zero is a count in the old completions API: the logarithm of the chosen token alone.
+        out["logprobs"] = bool(logprobs) or bool(top) or (logprobs == 0 and logprobs is not False)
+    effort = _effort(body)
+    if effort is not None:
+        out["reasoning_effort"] = effort
+    asked = _format(body)
+    if asked is not None:
+        out["format_hash"] = format_hash(asked)
+    metadata = get("metadata")
+    user = metadata.get("user_id") if isinstance(metadata, dict) else None
+    user = _string(get("safety_identifier")) or _string(user) or _string(get("user"))
+    if user is not None:
+        out["end_user_id"] = user
+    conversation = get("conversation")
+    if conversation is not None:
+        named = conversation.get("id") if isinstance(conversation, dict) else conversation
+        if _string(named) is not None:
+            out["conversation_id"] = _string(named)
+    return out
+
+
+def _effort(body: Mapping[str, Any]) -> str | None:
+    """How much reasoning is asked for, in the words of whichever API: an effort, a budget or a mode."""
+    effort = body.get("reasoning_effort")
+    if not effort:
+        for holder in (body.get("reasoning"), body.get("output_config")):
+            if not effort and isinstance(holder, dict):
+                effort = holder.get("effort")
     thinking = body.get("thinking")
-    effort = body.get("reasoning_effort") or (
-        reasoning.get("effort") if isinstance(reasoning, Mapping) else None
-    )
-    if not isinstance(effort, str) and isinstance(thinking, Mapping) and thinking.get("type") == "enabled":
-        effort = f"budget:{thinking['budget_tokens']}" if "budget_tokens" in thinking else "enabled"
-    text = body.get("text")
-    shape = text.get("format") if isinstance(text, Mapping) else None
-    metadata = body.get("metadata")
-    user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
-    conversation = body.get("conversation")
-    if isinstance(conversation, Mapping):
-        conversation = conversation.get("id")
-    limit = next(
-        (body[key] for key in ("max_tokens", "max_completion_tokens", "max_output_tokens") if body.get(key)),
-        None,
-    )
-    top = body.get("top_logprobs")
-    logprobs = body.get("logprobs")
-    asked = bool(logprobs) or bool(top) if logprobs is not None or top is not None else None
-    out = {
-        "model": _string(body.get("model")),
-        "max_tokens": _number(limit),
-        "temperature": _number(body.get("temperature")),
-        "n": _number(body.get("n")),
-        "logprobs": asked,
-        "stream": body["stream"] if isinstance(body.get("stream"), bool) else None,
-        "reasoning_effort": _string(effort),
-        "format_hash": format_hash(body.get("response_format") or shape or body.get("output_format")),
-        "end_user_id": _string(body.get("safety_identifier")) or _string(user) or _string(body.get("user")),
-        "conversation_id": _string(conversation),
-    }
-    return {name: value for name, value in out.items() if value is not None}
+    if not isinstance(effort, str) and isinstance(thinking, dict):
+        mode = thinking.get("type")
+        budget = thinking.get("budget_tokens")
+        if mode == "enabled" and _string(budget) is not None:
+            return f"budget:{budget}"
+        return mode if mode in ("enabled", "adaptive") else None
+    return _string(effort)
 
 
-def endpoint_of(route: str | None) -> str | None:
-    """Canonical endpoint of a request path such as `/v1/chat/completions`."""
-    if not route:
-        return None
-    path = route.split("?", 1)[0].rstrip("/")
-    for ending, name in (
-        ("/chat/completions", "chat.completions"),
-        ("/responses", "responses"),
-        ("/messages", "messages"),
-        ("/embeddings", "embeddings"),
-        ("/completions", "completions"),
-    ):
-        if path.endswith(ending):
-            return name
-    return None
+def _format(body: Mapping[str, Any]) -> Any:
+    """The response format asked for, wherever the API puts it."""
+    found = body.get("response_format") or body.get("output_format")
+    if not found:
+        for holder in (body.get("text"), body.get("output_config")):
+            if not found and isinstance(holder, dict):
+                found = holder.get("format")
+    return found
 
 
 def _newest_user(messages: Sequence[Message]) -> int | None:
@@ -197,22 +281,13 @@ def _newest_user(messages: Sequence[Message]) -> int | None:
     return None
 
 
-def _prefix(system: str | None, tools: Any, messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
-    if system:
-        yield "system", system
-    text = _tools_text(tools)
-    if text:
-        yield "tools", text
-    for message in messages:
-        if message.text is not None:
-            yield message.role, message.text
-        if message.tool_text is not None:
-            yield "tool", message.tool_text
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _message(item: Mapping[str, Any]) -> Message:
     kind = item.get("type")
-    if kind in ("function_call_output", "computer_call_output", "custom_tool_call_output"):
+    if isinstance(kind, str) and kind.endswith("_call_output"):
         return Message("tool", None, _text(item.get("output")) or _canonical(item.get("output")), [])
     if kind == "reasoning":
         return Message("assistant", None, None, reasoning_of(item))
@@ -241,7 +316,7 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
         if isinstance(part, str):
             texts.append(part)
             continue
-        if not isinstance(part, Mapping):
+        if not isinstance(part, dict):
             continue
         kind = part.get("type")
         if kind == "tool_result":
@@ -253,37 +328,14 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
     return texts, results
 
 
-def reasoning_of(item: Mapping[str, Any]) -> list[str]:
-    """The reasoning blocks that a message or item carries, as the text or cipher text that names them."""
-    content = item.get("content")
-    blocks: list[Any] = content if isinstance(content, list) else []
-    listed = item.get("thinking_blocks")
-    if isinstance(listed, list) and listed:
-        blocks = [*blocks, *listed]
-    found: list[str] = []
-    for block in [item, *blocks]:
-        if not isinstance(block, Mapping):
-            continue
-        kind = block.get("type")
-        if kind == "thinking":
-            found.append(_string(block.get("thinking")) or _string(block.get("signature")) or "")
-        elif kind == "redacted_thinking":
-            found.append(_string(block.get("data")) or "")
-        elif kind == "reasoning":
-            found.append(_string(block.get("encrypted_content")) or _text(block.get("summary")) or "")
-    if not any(found) and isinstance(item.get("reasoning_content"), str):
-        found.append(item["reasoning_content"])
-    return list(dict.fromkeys(text for text in found if text))
-
-
 def _tools_text(tools: Any) -> str | None:
     if not isinstance(tools, list) or not tools:
         return None
     named: list[tuple[str, str]] = []
     for tool in tools:
-        if not isinstance(tool, Mapping):
+        if not isinstance(tool, dict):
             continue
-        inner = tool["function"] if isinstance(tool.get("function"), Mapping) else tool
+        inner = tool["function"] if isinstance(tool.get("function"), dict) else tool
         name = _string(inner.get("name")) or _string(inner.get("type")) or ""
         schema = inner.get("parameters") or inner.get("input_schema")
         named.append((name, _canonical([name, inner.get("description"), schema])))
@@ -311,7 +363,3 @@ def _string(value: Any) -> str | None:
     if isinstance(value, str):
         return value or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _number(value: Any) -> int | float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -61,7 +61,7 @@ class CanonicalImporter:
 
 def _read_tabular(source: Source, options: ReadOptions) -> Iterator[RawBatch]:
     wanted = None if options.extras else sorted(options.columns or NAMES)
-    for slab in read_tables(source, wanted, options.batch_rows):
+    for slab in read_tables(source, wanted, options.batch_rows, options.rows):
         if source.container == "csv":
             yield _typed(slab)
         else:

@@ -12,26 +12,26 @@ the same in every event, so only the fields below are decoded. What an event say
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from stillwatch.ingest.bodies import (
+    CONTENT_COLUMNS,
     Columns,
-    conversation_columns,
-    endpoint_of,
+    content_columns,
     messages_from,
     parameters,
 )
-from stillwatch.ingest.mapping import batch_of
-from stillwatch.ingest.objects import DECODE_ERRORS, read_objects
+from stillwatch.ingest.endpoints import endpoint_of
+from stillwatch.ingest.failures import blocker
+from stillwatch.ingest.objects import DECODE_ERRORS, decode_part, read_objects
 from stillwatch.ingest.registry import Owner, Probe, RawBatch, ReadOptions
 from stillwatch.ingest.replies import response_columns
-from stillwatch.ingest.rules import Rule, rules_from
+from stillwatch.ingest.rows import batches
 from stillwatch.ingest.source import Source
 from stillwatch.schema.errors import FormatError, Where
-from stillwatch.schema.tables import REDACTION_MARKERS
 
 _EMPTY = msgspec.Raw(b"null")
 
@@ -89,15 +89,6 @@ _CALLS = {
     "embedding": "embeddings",
     "aembedding": "embeddings",
 }
-_CASE = re.compile(r"""['"]case['"]\s*:\s*['"](?P<case>[^'"]{1,64})['"]""")
-_OUR_GUARD = re.compile(r"""['"]guardrail_name['"]\s*:\s*['"]stillwatch['"]""")
-_OTHER_GUARD = re.compile(r"""['"]guardrail_name['"]\s*:\s*['"](?P<name>[\w.-]{1,64})['"]""")
-_CONTENT = frozenset(
-    {
-        "system", "prompt", "n_messages", "newest_role", "turn_hashes", "prefix_hash", "prefix_bytes",
-        "system_hash", "tools_hash", "reasoning_in", "content_state",
-    }
-)  # fmt: skip
 
 
 class LiteLLMImporter:
@@ -121,26 +112,9 @@ class LiteLLMImporter:
                 where=Where(source.path),
                 hint="leave out --format, or describe the columns in a mapping file",
             )
-        rules = list(rules_from(options.overrides).values())
-        with_text = options.columns is None or bool(_CONTENT & options.columns)
-        for piece in read_objects(source, msgspec.json.Decoder(_Event)):
-            found = [_columns(event, with_text) for event in piece.objects]
-            owners = [owner for owner in map(_owner, piece.objects) if owner is not None]
-            names = sorted({name for columns in found for name in columns})
-            values: dict[str, Sequence[Any]] = {
-                name: [columns.get(name) for columns in found] for name in names
-            }
-            if rules:
-                values.update(_overridden(rules, piece.texts))
-            batch = batch_of(values, piece.rows, piece.offsets, piece.broken)
-            # An override of the account makes what the event says about its own account void.
-            batch.owners.extend(() if "account_id" in options.overrides else owners)
-            yield batch
-
-
-def _overridden(rules: Sequence[Rule], texts: Sequence[bytes]) -> dict[str, list[Any]]:
-    rows = [msgspec.json.decode(text) for text in texts]
-    return {rule.target: [rule.value(row) for row in rows] for rule in rules}
+        with_text = options.columns is None or bool(CONTENT_COLUMNS & options.columns)
+        pieces = read_objects(source, msgspec.json.Decoder(_Event))
+        yield from batches(pieces, options, lambda event: _columns(event, with_text), _owner)
 
 
 def _account(metadata: _Metadata) -> str | None:
@@ -190,7 +164,7 @@ def _columns(event: _Event, with_text: bool) -> Columns:
         ja4=_header(metadata.requester_custom_headers, "x-ja4"),
         latency_ms=_latency_ms(event),
     )
-    return {name: value for name, value in out.items() if value is not None}
+    return out
 
 
 def _content(event: _Event, asked: Mapping[str, Any]) -> Columns:
@@ -198,18 +172,8 @@ def _content(event: _Event, asked: Mapping[str, Any]) -> Columns:
     body = _decoded(event.messages)
     if body is None or body == [] or body == {}:
         return {"content_state": "absent"}
-    messages = messages_from(body)
-    texts = [message.text for message in messages if message.text is not None]
-    if texts and all(text in REDACTION_MARKERS for text in texts):
-        return {"content_state": "redacted"}
-    hidden = asked.get("previous_response_id") is not None or asked.get("conversation") is not None
     instructions = _text(asked.get("instructions")) or _system(asked.get("system"))
-    out = conversation_columns(messages, system=instructions, tools=asked.get("tools"), hidden=hidden)
-    for name in ("prompt", "system"):
-        if out.get(name) in REDACTION_MARKERS:
-            out[name] = None
-            out["content_state"] = "redacted"
-    return out
+    return content_columns(messages_from(body), asked, system=instructions)
 
 
 def _system(value: Any) -> str | None:
@@ -221,15 +185,13 @@ def _reply(event: _Event, metadata: _Metadata) -> Columns:
     body = _decoded(event.response)
     out = response_columns(body)
     out.pop("model", None)
-    if out.get("response") in REDACTION_MARKERS:
-        out.pop("response")
     # The event's own counts are LiteLLM's billed ones, with cached tokens in them; 0 stands for unknown.
     for name, own in (("input_tokens", event.prompt_tokens), ("output_tokens", event.completion_tokens)):
         out[name] = own if _whole(own) else None
     failed = event.status == "failure"
     if out["output_tokens"] is None and out["input_tokens"] is not None and not failed:
         # An empty answer to a counted prompt really has no tokens.
-        out["output_tokens"] = 0 if event.completion_tokens == 0 and "response" not in out else None
+        out["output_tokens"] = 0 if event.completion_tokens == 0 and out.get("response") is None else None
     if not out.get("reasoning_tokens"):
         out.pop("reasoning_tokens", None)
     if failed:
@@ -248,16 +210,9 @@ def _failure(event: _Event) -> Columns:
     code = _text(info.get("error_code"))
     status = int(code) if code and code.isascii() and code.isdigit() and len(code) == 3 else None
     text = _text(info.get("error_message")) or _text(event.error_str) or ""
-    blocked: str | None = None
-    case = _CASE.search(text)
-    other = _OTHER_GUARD.search(text)
-    if case is not None and (_OUR_GUARD.search(text) or case.group("case").startswith("SW-")):
-        blocked = f"stillwatch:{case.group('case')}"
-    elif other is not None:
-        blocked = other.group("name")
     if status is None and re.search(r"invalid.{0,20}key|authentication error", text, re.IGNORECASE):
         status = 401
-    return {"status": status, "blocked_by": blocked}
+    return {"status": status, "blocked_by": blocker(text)}
 
 
 def _latency_ms(event: _Event) -> float | None:
@@ -285,13 +240,13 @@ def _decoded(raw: msgspec.Raw) -> Any:
     Older callbacks write the messages as JSON inside text.
     """
     try:
-        value = msgspec.json.decode(raw)
+        value = decode_part(raw)
     except DECODE_ERRORS:
         return None
     if not (isinstance(value, str) and value[:1] in ("[", "{")):
         return value
     try:
-        return msgspec.json.decode(value)
+        return decode_part(value.encode())
     except (*DECODE_ERRORS, UnicodeEncodeError):
         return value
 

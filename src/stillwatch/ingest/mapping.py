@@ -86,7 +86,8 @@ def _from_body(target: str, body: Any) -> Mapping[str, Any]:
     if target == "messages":
         found = conversation_columns(messages_from(body))
         return {name: value for name, value in found.items() if value is not None}
-    return request_columns(body) if target == "request" else response_columns(body)
+    found = request_columns(body) if target == "request" else response_columns(body)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def batch_of(

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -231,14 +231,11 @@ class Log:
         `wanted` are raw rows by input (`raw_ref`). Inputs without one are not opened, and reading an input stops
         at the last one. Meant for the few rows whose text a result quotes: nothing is counted or refused here.
         """
-        options = ReadOptions(
-            self._options.batch_rows, frozenset(columns) | _NEEDED, False, self._options.mapping,
-            self._options.overrides,
-        )  # fmt: skip
         for source in self._sources:
             rows = wanted.get(source.number)
             if rows is None or len(rows) == 0 or source.container == "empty":
                 continue
+            options = replace(self._options, columns=frozenset(columns) | _NEEDED, extras=False, rows=rows)
             for raw in self._importer.read(source, options):
                 keep = np.isin(raw.rows, rows)
                 if keep.any():

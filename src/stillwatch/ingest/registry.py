@@ -22,6 +22,8 @@ from stillwatch.schema.errors import FormatError, InputError, UsageError, Where
 GROUP = "stillwatch.importers"
 
 BUILT_IN = {
+    "bedrock": "stillwatch.ingest.bedrock:IMPORTER",
+    "bodies": "stillwatch.ingest.envelope:IMPORTER",
     "canonical": "stillwatch.ingest.canonical:IMPORTER",
     "litellm": "stillwatch.ingest.litellm:IMPORTER",
     "mapping": "stillwatch.ingest.mapping:IMPORTER",
@@ -56,6 +58,8 @@ class ReadOptions:
     mapping: Path | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Column -> `$.path` or `=constant`; wins over what the importer finds."""
+    rows: npt.NDArray[np.int64] | None = None
+    """Row numbers that are wanted, or all; an importer may deliver more, and skips what is cheap to skip."""
 
 
 @dataclass(frozen=True, slots=True)

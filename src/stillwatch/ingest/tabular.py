@@ -37,13 +37,21 @@ class Slab:
     broken: list[Broken]
 
 
-def read_tables(source: Source, wanted: Sequence[str] | None, batch_rows: int) -> Iterator[Slab]:
-    """Slabs of the columns `wanted` (all, if None) that the source has. FormatError where it is damaged."""
+def read_tables(
+    source: Source,
+    wanted: Sequence[str] | None,
+    batch_rows: int,
+    rows: npt.NDArray[np.int64] | None = None,
+) -> Iterator[Slab]:
+    """Slabs of the columns `wanted` (all, if None) that the source has. FormatError where it is damaged.
+
+    Row groups of a Parquet file that hold none of `rows` are not read.
+    """
     if source.container == "csv":
         yield from _read_csv(source, wanted)
         return
-    batches = (
-        _parquet_batches(source, wanted, batch_rows)
+    batches: Iterator[pa.RecordBatch | int] = (
+        _parquet_batches(source, wanted, batch_rows, rows)
         if source.container == "parquet"
         else _arrow_batches(source, wanted, batch_rows)
     )
@@ -59,14 +67,21 @@ def read_tables(source: Source, wanted: Sequence[str] | None, batch_rows: int) -
             ) from error
         if batch is None:
             return
+        if isinstance(batch, int):
+            row += batch
+            continue
         if batch.num_rows:
             yield _valid_text(source, batch, np.arange(row, row + batch.num_rows, dtype=np.int64))
         row += batch.num_rows
 
 
 def _parquet_batches(
-    source: Source, wanted: Sequence[str] | None, batch_rows: int
-) -> Iterator[pa.RecordBatch]:
+    source: Source,
+    wanted: Sequence[str] | None,
+    batch_rows: int,
+    rows: npt.NDArray[np.int64] | None,
+) -> Iterator[pa.RecordBatch | int]:
+    """Batches in order; a number stands for so many rows that were skipped."""
     with pq.ParquetFile(source.local, memory_map=True) as parquet:
         names = parquet.schema_arrow.names
         chosen = names if wanted is None else [name for name in names if name in wanted]
@@ -78,7 +93,18 @@ def _parquet_batches(
             # Without a single known column there is still the number of rows to tell.
             yield from pa.table({"": pa.nulls(meta.num_rows)}).to_batches(max_chunksize=batch_rows)
             return
-        yield from parquet.iter_batches(batch_size=count, columns=chosen, use_threads=True)
+        if rows is None:
+            yield from parquet.iter_batches(batch_size=count, columns=chosen, use_threads=True)
+            return
+        sizes_by_group = [meta.row_group(index).num_rows for index in range(meta.num_row_groups)]
+        ends = np.cumsum(sizes_by_group)
+        for index in range(meta.num_row_groups):
+            if np.any((rows > ends[index] - sizes_by_group[index]) & (rows <= ends[index])):
+                yield from parquet.iter_batches(
+                    batch_size=count, row_groups=[index], columns=chosen, use_threads=True
+                )
+            else:
+                yield sizes_by_group[index]
 
 
 def _arrow_batches(source: Source, wanted: Sequence[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:

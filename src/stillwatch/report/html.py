@@ -3,229 +3,158 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from functools import cache
 from html import escape
+from importlib import resources
+from typing import Any
 
-from stillwatch.schema.results import Claim, Evidence, Findings, Group, Run
-
-WHY = {
-    "one_view": "seen by one view only",
-    "few_references": "too few reference groups to decide",
-    "not_harvest_like": "coordinated, not shown to be harvest",
-    "openly_one_customer": "openly one customer",
-    "verified_entity": "one verified organisation",
-    "registered_gateway": "a registered gateway",
-    "contract": "permitted by contract",
-    "benchmark": "a benchmark",
-    "classroom": "a class",
-}
-CLAIMS = {
-    "coordinated": "Are these accounts coordinated?",
-    "one_director": "Is there one hidden director?",
-    "harvest_like": "Is it harvest-like?",
-}
-KINDS = {"FORM": "what requests look like", "LINK": "what accounts share", "TIME": "when they act",
-         "DIRECT": "direct test of one director"}  # fmt: skip
-
-_STYLE = """
-:root{color-scheme:light dark;--bg:#fafaf7;--fg:#1c2321;--soft:#5a6663;--line:#d9ddd8;--card:#fff;
---campaign:#b3261e;--lead:#8a5a00;--cleared:#2c6e49;--bar:#39708f;--mark:#b3261e}
-@media (prefers-color-scheme:dark){:root{--bg:#141817;--fg:#e6ebe8;--soft:#9aa7a2;--line:#2e3634;--card:#1b201f;
---campaign:#ff8a80;--lead:#e8b45a;--cleared:#7fc99a;--bar:#7fb4d1;--mark:#ff8a80}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}
-main{max-width:60rem;margin:0 auto;padding:1.5rem 1rem 4rem}
-h1{font-size:1.6rem;margin:0 0 .3rem}h2{font-size:1.2rem;margin:2.2rem 0 .6rem}
-h3{font-size:1rem;margin:1.2rem 0 .3rem}
-p{margin:.4rem 0}.soft{color:var(--soft)}.small{font-size:.875rem}
-.card{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:1rem 1.1rem;margin:.9rem 0}
-.campaign{border-left:.35rem solid var(--campaign)}.lead{border-left:.35rem solid var(--lead)}
-.tag{font-weight:600}.tag.campaign,.tag.lead,.tag.cleared{border:0}
-.tag.campaign{color:var(--campaign)}.tag.lead{color:var(--lead)}.tag.cleared{color:var(--cleared)}
-code{font-size:.9em;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem}
-th,td{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-td.n,th.n{text-align:right}.facts{display:flex;flex-wrap:wrap;gap:.4rem 2rem;margin:.5rem 0}
-.facts b{display:block;font-size:1.25rem}svg{width:100%;height:auto;display:block}
-svg text{fill:var(--soft);font:11px system-ui,sans-serif}details summary{cursor:pointer;margin:.5rem 0}
-.bar{fill:var(--bar)}.mark{stroke:var(--mark);stroke-dasharray:3 3}.axis{stroke:var(--line)}
-.row{display:grid;grid-template-columns:minmax(0,1fr) 4.5rem;gap:0 .6rem;align-items:end;margin:.55rem 0}
-.track{grid-column:1/3;background:var(--line);height:.45rem;border-radius:.25rem;overflow:hidden}
-.fill{background:var(--bar);height:100%}.fill.against{background:var(--cleared)}
-.bits{text-align:right;color:var(--soft);font-size:.875rem}
-"""
+from stillwatch.report import words
+from stillwatch.report.charts import spark
+from stillwatch.report.group import Rows, render_group
+from stillwatch.schema.results import Group, Run, Sight
+from stillwatch.store.results import Results
 
 
-def render(findings: Findings) -> str:
+def render(results: Results) -> str:
     """The whole page."""
+    findings = results.findings
     run = findings.run
-    campaigns = [g for g in findings.groups if g.verdict == "campaign"]
-    leads = [g for g in findings.groups if g.verdict == "lead"]
-    cleared = [g for g in findings.groups if g.verdict == "cleared"]
+    by_verdict = {v: [g for g in findings.groups if g.verdict == v] for v in ("campaign", "lead", "cleared")}
+    named = by_verdict["campaign"] + by_verdict["lead"]
+    rows = _rows(results, {group.id for group in named})
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>Stillwatch report</title><style>{_STYLE}</style></head><body><main>",
-        _head(run, len(campaigns), len(leads), len(cleared)),
-        "<h2>Campaigns</h2>",
-        "".join(_group(g, run) for g in campaigns) or "<p>None was found.</p>",
-        "<h2>Leads</h2><p class='soft'>For an analyst, never for action.</p>",
-        "".join(_group(g, run) for g in leads) or "<p>None.</p>",
-        "<h2>Cleared</h2>",
-        _cleared(cleared),
-        "<h2>What could not be seen</h2>",
+        f"<title>Stillwatch report</title><style>{_style()}</style></head><body><main>",
+        _head(run, by_verdict),
         _sight(run),
+        _overview(named),
+        "<h2>Campaigns</h2><p class='soft'>Coordinated, under hidden common control, and harvest-like. Fit for "
+        "action after a person's review.</p>",
+        "".join(render_group(g, run, rows[g.id]) for g in by_verdict["campaign"]) or "<p>None was found.</p>",
+        "<h2>Leads</h2><p class='soft'>For an analyst, never for action.</p>",
+        "".join(render_group(g, run, rows[g.id]) for g in by_verdict["lead"]) or "<p>None.</p>",
+        "<h2>Cleared</h2><p class='soft'>Coordinated, and explained by a legitimate cause.</p>",
+        _cleared(by_verdict["cleared"]),
         "<h2>What this does not show</h2>",
         "<p>Who is behind a campaign: naming an organisation is a person's conclusion. That a group that is not "
         "listed is honest: one that shares nothing measurable stays unseen. What is promised is the expected share "
-        "of false groups among those named by references (10 %); it holds while honest groups look like the "
-        "references.</p>",
-        f"<p class='soft small'>Version {escape(run.version)}, seed {run.seed}, configuration "
-        f"<code>{run.config_digest[:12]}</code>.</p>",
+        "of false groups among those named by comparison with honest groups (10 %); it holds while honest groups "
+        "look like those.</p>",
+        f"<p class='soft small'>Stillwatch {escape(run.version)}, seed {run.seed}, configuration "
+        f"<code>{escape(run.config_digest[:12])}</code>"
+        + (f", group ids kept from results <code>{escape(run.previous[:12])}</code>" if run.previous else "")
+        + f". Inputs: {_inputs(run)}.</p>",
         "</main></body></html>\n",
     ]
     return "".join(parts)
 
 
-def _head(run: Run, campaigns: int, leads: int, cleared: int) -> str:
-    notes = "".join(f"<p class='soft small'>{escape(note)}</p>" for note in [run.reach, *run.notes])
-    refused = f"<div><b>{run.refused:,}</b>rows refused</div>" if run.refused else ""
+@cache
+def _style() -> str:
+    return resources.files("stillwatch.report").joinpath("report.css").read_text(encoding="utf-8")
+
+
+def _rows(results: Results, names: set[str]) -> dict[str, Rows]:
+    """The tables' rows of the groups that are shown in full."""
+    accounts: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for row in results.accounts.to_pylist():
+        if row["campaign_id"] in names:
+            accounts[row["campaign_id"]].append(row)
+    profile: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for row in results.profiles.to_pylist():
+        if row["campaign_id"] in names:
+            profile[row["campaign_id"]][row["key"]] = row
+    families = {row["family_id"]: row for row in results.families.to_pylist()}
+    return {name: Rows(accounts[name], families, profile[name]) for name in names}
+
+
+def _inputs(run: Run) -> str:
+    shown = [
+        f"{escape(i.format)}, {words.plural(i.rows, 'row')}, <code>{escape(i.digest[:12])}</code>"
+        for i in run.inputs
+    ]
+    more = f"; and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return "; ".join(shown[:5]) + more or "none"
+
+
+def _head(run: Run, groups: dict[str, list[Group]]) -> str:
+    counts = [
+        (f"{len(groups['campaign']):,}", "campaign" if len(groups["campaign"]) == 1 else "campaigns"),
+        (f"{len(groups['lead']):,}", "lead" if len(groups["lead"]) == 1 else "leads"),
+        (f"{len(groups['cleared']):,}", "groups cleared"),
+        (f"{run.accounts:,}", "accounts"),
+        (f"{run.exchanges:,}", "exchanges"),
+    ]
+    if run.refused:
+        counts.append((f"{run.refused:,}", "rows refused"))
+    facts = "".join(f"<div><b>{number}</b>{name}</div>" for number, name in counts)
+    notes = "".join(f"<p class='soft small'>{escape(note)}</p>" for note in [run.reach, *run.notes] if note)
     return (
         "<h1>Unauthorised coordinated harvesting</h1>"
-        f"<p class='soft'>{run.first_ts[:10]} to {run.last_ts[:10]}</p><div class='facts'>"
-        f"<div><b>{run.accounts:,}</b>accounts</div><div><b>{run.exchanges:,}</b>exchanges</div>{refused}"
-        f"<div><b>{campaigns}</b>campaigns</div><div><b>{leads}</b>leads</div>"
-        f"<div><b>{cleared}</b>groups cleared</div></div>{notes}"
+        f"<p class='soft'>Request log of {words.span(run.first_ts, run.last_ts)}</p>"
+        f"<div class='facts'>{facts}</div>{notes}"
     )
 
 
-def _group(group: Group, run: Run) -> str:
-    why = f": {WHY.get(group.why, group.why)}" if group.why else ""
-    return (
-        f"<section class='card {group.verdict}' id='{escape(group.id)}'>"
-        f"<p><span class='tag {group.verdict}'>{group.verdict}{escape(why)}</span> "
-        f"<code>{escape(group.id)}</code></p>"
-        f"<div class='facts'><div><b>{group.accounts:,}</b>accounts</div>"
-        f"<div><b>{group.exchanges:,}</b>exchanges</div>"
-        f"<div><b>{group.harvest_exchanges:,}</b>in its own templates</div></div>"
-        f"{_activity(group, run)}"
-        f"<h3>Claims</h3>{''.join(_claim(c) for c in group.claims)}"
-        f"<h3>Evidence, in bits</h3>{_waterfall(group.evidence, against=False)}"
-        f"<h3>What speaks against it</h3>{_waterfall(group.counter_evidence, against=True)}"
-        f"{_keys(group.evidence)}{_timeline(group)}"
-        f"<p class='small'><b>Recommended.</b> {escape(group.recommended_action)}</p></section>"
-    )
+def _sight(run: Run) -> str:
+    poor = [s for s in run.sight if s.state != "on"]
+    good = [s for s in run.sight if s.state == "on"]
+    rest = f"<details><summary>Detectors that saw</summary>{_detectors(good)}</details>" if good else ""
+    if not poor:
+        return f"<h2>What could not be seen</h2><p>Every detector had what it needs.</p>{rest}"
+    return f"<h2>What could not be seen</h2>{_detectors(poor)}{rest}"
 
 
-def _claim(claim: Claim) -> str:
-    numbers = []
-    if claim.p is not None:
-        numbers.append(f"p = {claim.p:.2g}")
-    if claim.q is not None:
-        numbers.append(f"q = {claim.q:.2g}")
-    if claim.references is not None:
-        numbers.append(f"{claim.references} references")
-    mark = "Yes." if claim.holds else "Not shown."
-    return (
-        f"<p><b>{CLAIMS.get(claim.name, claim.name)}</b> {mark} <span class='soft small'>{', '.join(numbers)}</span>"
-        f"<br><span class='small'>{escape(claim.text)}</span></p>"
-    )
-
-
-def _waterfall(parts: Sequence[Evidence], *, against: bool) -> str:
-    if not parts:
-        return "<p class='small'>Nothing was found.</p>"
-    largest = max(max(abs(part.bits) for part in parts), 1.0)
-    rows = []
-    for part in sorted(parts, key=lambda e: -abs(e.bits)):
-        width = 100 * abs(part.bits) / largest
-        kind = f"<b>{KINDS.get(part.kind, '')}</b> " if part.kind in KINDS else ""
-        fill = "fill against" if against else "fill"
-        shown = f"{part.bits:.1f}" if abs(part.bits) < 1000 else f"{part.bits:,.0f}"
-        rows.append(
-            f"<div class='row'><div class='small'>{kind}{escape(part.text)}</div><div class='bits'>{shown}</div>"
-            f"<div class='track'><div class='{fill}' style='width:{width:.1f}%'></div></div></div>"
-        )
-    return "".join(rows)
-
-
-def _keys(parts: Sequence[Evidence]) -> str:
-    rows = [
-        f"<tr><td>{escape(key.key_kind.replace('_', ' '))}</td><td><code>{key.key}</code></td>"
-        f"<td class='n'>{key.group_count} of {key.group_total}</td>"
-        f"<td class='n'>{key.background_count:,} of {key.background_total:,}</td></tr>"
-        for part in parts
-        for key in part.keys
-    ]
-    if not rows:
-        return ""
-    return (
-        "<details><summary>Who shares what</summary><div class='scroll'><table><tr><th>kind</th><th>key</th>"
-        f"<th class='n'>members</th><th class='n'>others</th></tr>{''.join(rows)}</table></div></details>"
-    )
-
-
-def _timeline(group: Group) -> str:
+def _detectors(sight: Sequence[Sight]) -> str:
     rows = "".join(
-        f"<tr><td>{e.ts[:16].replace('T', ' ')}</td><td>{escape(e.text)}</td></tr>" for e in group.timeline
+        f"<tr><td>{escape(s.detector)}</td>"
+        f"<td class='state'><i class='dot {s.state}'></i>{words.STATES[s.state]}</td><td>{escape(s.reason)}</td></tr>"
+        for s in sight
     )
-    return f"<details><summary>Timeline</summary><div class='scroll'><table>{rows}</table></div></details>"
-
-
-def _activity(group: Group, run: Run) -> str:
-    """Exchanges per day as bars, releases and bans as dashed lines."""
-    days = len(group.activity)
-    if days == 0:
-        return ""
-    width, height, base = 640.0, 120.0, 96.0
-    step = width / days
-    top = max(*group.activity, 1)
-    bars = [
-        f"<rect class='bar' x='{i * step + 1:.1f}' y='{base - 80 * n / top:.1f}' width='{max(1.0, step - 2):.1f}' "
-        f"height='{80 * n / top:.1f}'><title>day {i + 1}: {n:,} exchanges</title></rect>"
-        for i, n in enumerate(group.activity)
-    ]
-    marks = []
-    for event in group.timeline:
-        if event.kind in ("release", "sanction"):
-            day = _day(event.ts) - _day(run.first_ts)
-            x = (day + 0.5) * step
-            marks.append(
-                f"<line class='mark' x1='{x:.1f}' x2='{x:.1f}' y1='8' y2='{base}'>"
-                f"<title>{escape(event.text)}</title></line>"
-            )
-    label = f"Exchanges of the members per day; at most {top:,} a day. Dashed lines are releases and bans."
     return (
-        f"<svg viewBox='0 0 {width:.0f} {height:.0f}' role='img' aria-label='{label}'>{''.join(bars)}{''.join(marks)}"
-        f"<line class='axis' x1='0' x2='{width:.0f}' y1='{base}' y2='{base}'/>"
-        f"<text x='0' y='114'>{run.first_ts[:10]}</text>"
-        f"<text x='{width:.0f}' y='114' text-anchor='end'>{run.last_ts[:10]}</text></svg>"
-        f"<p class='soft small'>{label}</p>"
+        "<div class='scroll'><table class='plain'><tr><th>detector</th><th>state</th><th>because</th></tr>"
+        f"{rows}</table></div>"
     )
 
 
-def _day(ts: str) -> int:
-    return date.fromisoformat(ts[:10]).toordinal()
+def _overview(groups: Sequence[Group]) -> str:
+    if not groups:
+        return ""
+    rows = []
+    for group in groups:
+        best = max(group.evidence, key=lambda e: (e.kind == "DIRECT", e.bits), default=None)
+        strongest = words.SIGNALS.get(best.signal, words.kind(best.signal)) if best else ""
+        rows.append(
+            f"<tr><td><span class='tag {group.verdict}'>{escape(words.verdict(group))}</span>"
+            f"<a href='#{escape(group.id)}'><code>{escape(group.id)}</code></a></td>"
+            f"<td class='n'>{group.accounts:,}</td><td class='n'>{group.exchanges:,}</td>"
+            f"<td>{spark(group.activity) if group.activity else ''}</td><td>{escape(strongest)}</td></tr>"
+        )
+    return (
+        "<h2>Groups, strongest first</h2><div class='scroll'><table class='plain overview'><tr><th>group</th>"
+        "<th class='n'>accounts</th><th class='n'>exchanges</th><th>activity</th>"
+        f"<th>strongest evidence</th></tr>{''.join(rows)}</table></div>"
+    )
 
 
 def _cleared(groups: Sequence[Group]) -> str:
     if not groups:
         return "<p>None.</p>"
-    rows = "".join(
-        f"<tr><td>{escape(WHY.get(g.why or '', g.why or ''))}</td><td><code>{escape(g.id)}</code></td>"
-        f"<td class='n'>{g.accounts:,}</td><td class='n'>{g.exchanges:,}</td></tr>"
-        for g in groups
-    )
-    return (
-        f"<details><summary>{len(groups)} coordinated groups with a legitimate cause</summary><div class='scroll'>"
-        "<table><tr><th>cause</th><th>group</th><th class='n'>accounts</th><th class='n'>exchanges</th></tr>"
-        f"{rows}</table></div></details>"
-    )
-
-
-def _sight(run: Run) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(s.detector)}</td><td>{s.state}</td><td>{escape(s.reason)}</td></tr>"
-        for s in run.sight
-    )
-    return f"<div class='scroll'><table><tr><th>detector</th><th>state</th><th>because</th></tr>{rows}</table></div>"
+    by_why: dict[str, list[Group]] = {}
+    for group in groups:
+        by_why.setdefault(group.why or "", []).append(group)
+    parts = []
+    for why, same in sorted(by_why.items(), key=lambda item: (len(item[1]), item[0])):
+        rows = "".join(
+            f"<tr><td><code>{escape(g.id)}</code></td><td class='n'>{g.accounts:,}</td>"
+            f"<td class='n'>{g.exchanges:,}</td><td>{words.span(g.first_ts, g.last_ts)}</td></tr>"
+            for g in same
+        )
+        parts.append(
+            f"<details><summary>{escape(words.WHY.get(why, why)).capitalize()}: {words.plural(len(same), 'group')}, "
+            f"{sum(g.accounts for g in same):,} accounts</summary><div class='scroll'><table class='plain'><tr>"
+            "<th>group</th><th class='n'>accounts</th><th class='n'>exchanges</th><th>active</th></tr>"
+            f"{rows}</table></div></details>"
+        )
+    return "".join(parts)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from stillwatch.detect import members as mb
 from stillwatch.detect import waterfall as wf
 from stillwatch.detect.keys import KeyIndex
+from stillwatch.detect.rhythm import rhythm_bits
 from stillwatch.scan.judge import Context, Finding, Judged
+from stillwatch.scan.refine import Evidence
 from stillwatch.views.base import F64, I64
 
-CORE_LEAST_BITS = 1.0
-"""Core members stay when the views besides the strongest at least double the odds; the others leave the group."""
 RECRUIT_LIFT = 5.0
 
 
@@ -39,17 +39,23 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     fold = _fold(context, fold)
     honest = [f.members for f in judged.references]
     honest += [f.members for f in judged.findings if f.verdict == "cleared"]
-    views = {"FORM": context.form, "LINK": context.identity}
+    views = {"FORM": context.form_once, "LINK": context.identity}
+    evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64))
     niches = {view: [mb.profile(index, m) for m in honest] for view, index in views.items()}
-    base = {view: mb.background(index) for view, index in views.items()}
     scored: list[tuple[I64, dict[str, F64], F64]] = []
     for finding in findings:
-        accounts = _touched(context, finding.members)
-        bits = {
-            view: mb.cross_fitted(index, accounts, finding.members, base[view], niches[view], fold)
-            for view, index in views.items()
-        }
-        bits["TIME"] = mb.correlation_bits(context.residuals, accounts, finding.members)
+        if finding.verdict == "cleared":
+            accounts = finding.members
+            bits = evidence.bits(finding.members, accounts)
+        else:
+            accounts = _touched(context, finding.members)
+            bits = {
+                view: mb.cross_fitted(
+                    index, accounts, finding.members, evidence.base[view], niches[view], fold
+                )
+                for view, index in views.items()
+            }
+            bits["TIME"] = rhythm_bits(context.rhythm, finding.members)[accounts]
         scored.append((accounts, bits, mb.combine_views(bits)))
     named = _named([total for _, _, total in scored], n * max(1, len(findings)))
     taken = np.zeros(n, bool)
@@ -62,12 +68,14 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
         if finding.verdict == "cleared":
             keep = core
         else:
-            core &= total >= CORE_LEAST_BITS
+            core &= evidence.belongs(bits, len(finding.members))[0]
             keep = core | (recruit & ~blocked[accounts])
         steps: dict[str, wf.Steps] = {}
         if finding.verdict != "cleared":
             for view, index in views.items():
-                steps[view] = wf.steps(index, accounts[keep], finding.members, base[view], niches[view], fold)
+                steps[view] = wf.steps(
+                    index, accounts[keep], finding.members, evidence.base[view], niches[view], fold
+                )
         mine = {view: b[keep] for view, b in bits.items()}
         out.append(Assignment(accounts[keep], core[keep], total[keep], mine, steps))
     return out

@@ -13,15 +13,21 @@ from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
 from stillwatch.detect.keys import KeyIndex, build_index, without
 from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
+from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.units import Units
 from stillwatch.views.base import I64, KeyTable, mix
+from stillwatch.views.families import Families
 from stillwatch.views.time import TimeView, build_time_view
 
 PUBLIC_HOLDERS = 50
 PUBLIC_P = 0.01
 PUBLISHED_SHARE = 0.5
+PUBLIC_DRAWS = 299
+"""Enough to tell p <= PUBLIC_P."""
 REPEATED = 2
+FEW = 10
+"""Exchanges up to which an account shows too little for a second use of a family to be asked of it."""
 LINKING_KEYS = 3
 TEMPLATE_KEYS = 4
 """Postings from which a prompt family links accounts, and from which its holders are a candidate."""
@@ -44,6 +50,11 @@ class Context:
     """LINK for discovery: all kinds."""
     identity: KeyIndex
     """LINK for confirmation: what whoever runs the accounts arranges; a software stack is worth nothing."""
+    arranged: KeyIndex
+    """The same without sign-up batches, which have a direct test of their own."""
+    form_once: KeyIndex
+    """FORM for members: accounts of few exchanges keep the families that they used once."""
+    rhythm: Rhythm
     public: Bool
     time: TimeView
     residuals: npt.NDArray[np.float32]
@@ -52,6 +63,8 @@ class Context:
     unlinked: Bool
     family_key: I64
     """Key number in FORM of each prompt family."""
+    system_key: I64
+    """Key number in FORM of each system family."""
     size: I64
     """Postings behind each FORM key."""
 
@@ -67,6 +80,9 @@ class Finding:
     p: float
     q: float = 1.0
     merged: int = 1
+    """Confirmed candidates that this group grew from."""
+    candidate: int = 0
+    """Accounts of the candidate whose p and q are stated."""
     reference: int = -1
     """Code of the known-honest group that this is, or -1."""
     direct: list[dt.Direct] = field(default_factory=list)
@@ -79,6 +95,8 @@ class Finding:
     benchmark: ex.Benchmark | None = None
     classroom: ex.Classroom | None = None
     families: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    systems: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Prompt and system families that are the group's own, most holders first."""
     verdict: str = "lead"
     why: str | None = None
     roads: tuple[str, ...] = ()
@@ -110,7 +128,12 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     view = build_time_view(reduced.activity, reduced.first_hour)
     residuals = view.residuals(np.arange(reduced.accounts))
     strata = build_strata(reduced.volume, view.block, units.signup_month, units.tier)
-    held, size = _family_keys(reduced)
+    held = _family_keys(reduced, reduced.prompt_families, "prompt_family")
+    of_system = _family_keys(reduced, reduced.systems.families, "system_family")
+    # Kinds that are no families count as long ones.
+    size = np.full(len(reduced.form.key_hash), TEMPLATE_KEYS, np.int64)
+    for keys, families in ((held, reduced.prompt_families), (of_system, reduced.systems.families)):
+        size[keys[keys >= 0]] = np.bincount(families.key_family, minlength=len(keys))[keys >= 0]
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
     public = _public_keys(form_index, identity, residuals, strata, seed)
@@ -127,15 +150,22 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         np.concatenate([reduced.refused_by, bans]),
         np.concatenate([reduced.refused_us, units.banned_us[bans]]),
     )
+    form_index = without(form_index, public)
+    once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
+    signup = reduced.link.key_kind == reduced.link.kinds.index("signup_batch")
+    activity = reduced.activity
     group = units.honest_group
     known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])
     return Context(
         reduced,
         units,
         seed,
-        without(form_index, public),
+        form_index,
         link_index,
         identity,
+        without(identity, signup),
+        once,
+        build_rhythm(residuals, activity.offsets, activity.hour, activity.hours),
         public,
         view,
         residuals,
@@ -143,22 +173,20 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         edges,
         ~known,
         held,
+        of_system,
         size,
     )
 
 
-def _family_keys(reduced: Reduced) -> tuple[I64, I64]:
-    """(FORM key of each prompt family or -1, postings behind each FORM key; other kinds count as long ones)."""
-    wanted = mix(reduced.prompt_families.fingerprint, "prompt_family")
-    place = np.searchsorted(reduced.form.key_hash, wanted)
+def _family_keys(reduced: Reduced, families: Families, kind: str) -> I64:
+    """FORM key of each family, -1 where no account holds it often enough to count."""
+    wanted = mix(families.fingerprint, kind)
     held = np.full(len(wanted), -1, np.int64)
-    if len(wanted):
-        there = reduced.form.key_hash[np.minimum(place, len(reduced.form.key_hash) - 1)] == wanted
+    if len(wanted) and len(reduced.form.key_hash):
+        place = np.minimum(np.searchsorted(reduced.form.key_hash, wanted), len(reduced.form.key_hash) - 1)
+        there = reduced.form.key_hash[place] == wanted
         held[there] = place[there]
-    size = np.full(len(reduced.form.key_hash), TEMPLATE_KEYS, np.int64)
-    counted = np.bincount(reduced.prompt_families.key_family, minlength=len(held))
-    size[held[held >= 0]] = counted[held >= 0]
-    return held, size
+    return held
 
 
 def _published(reduced: Reduced, held: I64, keys: int) -> Bool:
@@ -175,11 +203,14 @@ def _published(reduced: Reduced, held: I64, keys: int) -> Bool:
     return listed
 
 
-def _index(table: KeyTable) -> KeyIndex:
+def _index(table: KeyTable, sparing: Bool | None = None) -> KeyIndex:
     """Index of one view. A prompt family counts for an account from its second use: a template is what somebody
-    repeats, and a sentence that two people happened to write once is no tie between them.
+    repeats, and a sentence that two people happened to write once is no tie between them. Accounts in `sparing`
+    are spared that condition.
     """
     kept = table.count >= REPEATED
+    if sparing is not None:
+        kept |= sparing[table.account]
     if "prompt_family" in table.kinds:
         kept |= table.key_kind[table.key] != table.kinds.index("prompt_family")
     else:
@@ -197,7 +228,7 @@ def _public_keys(
     An operation's own popular template is not among them: its holders share more than the template.
     """
     public = np.zeros(index.n_keys, bool)
-    for key in np.flatnonzero(index.df() >= PUBLIC_HOLDERS):
+    for key in np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0)):
         holders = index.held_by(int(key)).astype(np.int64)
         draw = seeded(seed, "public", holders)
         if len(holders) > cf.LARGE_GROUP:
@@ -209,9 +240,9 @@ def _public_keys(
             public[key] = True
             continue
         seats = seats_for(strata, holders, excluded)
-        linked = cf.keys_against_null(identity, "LINK", holders, seats, draw)
+        linked = cf.keys_against_null(identity, "LINK", holders, seats, draw, PUBLIC_DRAWS)
         if linked.p <= PUBLIC_P:
             continue
-        timed = cf.time_against_null(residuals, holders, seats, draw)
+        timed = cf.time_against_null(residuals, holders, seats, draw, PUBLIC_DRAWS)
         public[key] = timed.p > PUBLIC_P
     return public

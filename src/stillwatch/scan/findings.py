@@ -11,11 +11,16 @@ import pyarrow.compute as pc
 from stillwatch.campaign.record import (
     ATLAS,
     DIRECT_WORDS,
+    VIEW_WORDS,
     SharedKey,
     action,
+    coordinated_text,
+    director_text,
     evidence_of_keys,
     group_id,
+    harvest_text,
     iso,
+    not_fired,
     ranked,
     timeline,
 )
@@ -25,7 +30,8 @@ from stillwatch.detect.score import LEVEL
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
-from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.scan.context import DIRECT_REACH
+from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, GroupRows, Judged
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
 from stillwatch.scan.wording import family_id, family_rows, held_by
@@ -74,6 +80,7 @@ def tabulate(
         texts = skeletons(
             log, context.reduced, [(a.accounts, names) for f, a, names in shown if f.verdict != "cleared"]
         )
+    rows = GroupRows(context.reduced, context.units.honest_group)
     groups: list[Group] = []
     accounts: list[pa.Table] = []
     streams: list[pa.Table] = []
@@ -84,9 +91,9 @@ def tabulate(
         if len(assignment.accounts) == 0:
             continue
         name = _name(judged.context, finding, used)
-        groups.append(_group(judged, finding, assignment, name, names, releases))
-        accounts.append(_accounts(judged.context, finding, assignment, name))
-        streams.append(_streams(judged.context, finding, assignment, name))
+        groups.append(_group(rows, judged, finding, assignment, name, names, releases))
+        accounts.append(_accounts(rows, context, finding, assignment, name))
+        streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))
         waterfall.append(account_steps(judged.context, assignment, name))
     return Tables(
@@ -151,12 +158,12 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
     fired = finding.fired(judged.direct_level)
     strongest = min(finding.direct, key=lambda d: d.p) if finding.direct else None
     conformal = judged.conformal
+    as_high = round(finding.conformal_p * (conformal.references + 1)) - 1
     return [
         Claim(
             name="coordinated",
             holds=finding.q <= CONFIRM_LEVEL,
-            text=f"Found by {finding.view_found}; tested on {', '.join(t.view for t in finding.tested)} "
-            f"against random groups matched on {level}.",
+            text=coordinated_text(finding.view_found, [t.view for t in finding.tested], level),
             statistic=best.statistic,
             p=finding.p,
             q=finding.q,
@@ -168,12 +175,7 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
         Claim(
             name="one_director",
             holds=bool(fired),
-            text=(
-                f"Direct tests that fired: {', '.join(d.name for d in fired)}."
-                if fired
-                else "No direct test of one director fired."
-            )
-            + f" Openness {finding.openness.share:.2f} ({finding.openness.kind}).",
+            text=director_text([d.name for d in fired], finding.openness.share, finding.openness.kind),
             statistic=finding.openness.evasion,
             p=strongest.p if strongest else None,
             p_min=0.0,
@@ -182,8 +184,7 @@ def _claims(judged: Judged, finding: Finding) -> list[Claim]:
         Claim(
             name="harvest_like",
             holds="direct" in finding.roads or "references" in finding.roads,
-            text=f"Roads that named it: {', '.join(finding.roads) or 'none'}. {finding.items} requests of its own "
-            f"templates; effective item space 10^{finding.space:.1f}.",
+            text=harvest_text(finding.roads, conformal.references, as_high, finding.items, finding.space),
             statistic=finding.score,
             p=finding.conformal_p,
             q=finding.conformal_q,
@@ -208,19 +209,29 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             evidence.append(Evidence(kind="TIME", signal="co_activity", bits=bits, text=text))
         elif test.p > CONFIRM_LEVEL:
             seen = (
-                "could not see the group"
+                "could not be seen for this group"
                 if test.method == "none"
                 else f"does not confirm it (p = {test.p:.2f})"
             )
-            against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=f"{test.view} {seen}."))
+            words = f"{VIEW_WORDS.get(test.view, test.view)} ({test.view})"
+            text = f"{words[0].upper()}{words[1:]} {seen}."
+            against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=text))
     for direct in finding.direct:
         text = DIRECT_WORDS[direct.name].format(observed=direct.observed, expected=direct.expected)
-        if direct.p <= judged.direct_level:
+        if direct.p <= judged.direct_level and direct.reach < DIRECT_REACH:
+            text += (
+                f" Only {100 * direct.reach:.0f} % of the group: a few accounts' director is not the group's."
+            )
+            against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
+        elif direct.p <= judged.direct_level:
             bits = float(-np.log2(max(direct.p, 1e-300)))
             evidence.append(Evidence(kind="DIRECT", signal=direct.name, bits=bits, text=text))
+        else:
+            text = not_fired(direct.name, direct.observed, direct.expected)
+            against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")
-        text = f"{finding.openness.share:.0%} of the members stand behind one {kind}."
+        text = f"{100 * finding.openness.share:.0f} % of the members stand behind one {kind}."
         against.append(
             Evidence(
                 kind="COUNTER",
@@ -230,10 +241,10 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             )
         )
     if finding.entity_share >= 0.5:
-        text = f"{finding.entity_share:.0%} of the members declare one unverified owner: the accounts' own claim."
+        text = f"{100 * finding.entity_share:.0f} % of the members declare one unverified owner: their own claim."
         against.append(Evidence(kind="COUNTER", signal="declared_owner", bits=0.0, text=text))
     if finding.benchmark is not None and finding.benchmark.share >= 0.2:
-        text = f"{finding.benchmark.share:.0%} of its requests are items that unrelated accounts run too."
+        text = f"{100 * finding.benchmark.share:.0f} % of its requests are items that unrelated accounts run too."
         against.append(
             Evidence(
                 kind="COUNTER",
@@ -246,6 +257,7 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
 
 
 def _group(
+    rows: GroupRows,
     judged: Judged,
     finding: Finding,
     assignment: Assignment,
@@ -260,10 +272,7 @@ def _group(
     first, last = int(reduced.first_us[members].min()), int(reduced.last_us[members].max())
     start = int(reduced.first_us[reduced.first_us > 0].min()) // DAY_US
     days = int(reduced.last_us.max()) // DAY_US - start + 1
-    inside = np.zeros(reduced.accounts, bool)
-    inside[members] = True
-    rows = inside[reduced.rows.account]
-    activity = np.bincount(reduced.rows.ts[rows] // DAY_US - start, minlength=days)
+    activity = np.bincount(reduced.rows.ts[rows.of(members)] // DAY_US - start, minlength=days)
     owners = np.concatenate([units.verified[members], units.declared[members]])
     bans = units.banned_us[members]
     return Group(
@@ -272,7 +281,7 @@ def _group(
         why=finding.why,
         accounts=len(members),
         exchanges=int(reduced.volume[members].sum()),
-        harvest_exchanges=int(_harvest(context, finding, members).sum()),
+        harvest_exchanges=int(_harvest(rows, context, finding, members).sum()),
         first_ts=iso(first),
         last_ts=iso(last),
         claims=_claims(judged, finding),
@@ -289,16 +298,18 @@ def _group(
     )
 
 
-def _harvest(context: Context, finding: Finding, members: I64) -> I64:
-    """Exchanges of each member in the group's own prompt families, shape (members,)."""
-    families = context.reduced.prompt_families
-    chosen = np.isin(families.family, finding.families)
-    rows = np.unique(families.row[chosen])
-    counts = np.bincount(context.reduced.rows.account[rows], minlength=context.reduced.accounts)
+def _harvest(rows: GroupRows, context: Context, finding: Finding, members: I64) -> I64:
+    """Exchanges of each member in the group's own families, shape (members,)."""
+    inside = np.zeros(context.reduced.accounts, bool)
+    inside[members] = True
+    mine = np.unique(np.concatenate([np.zeros(0, np.int64), *rows.own(finding, inside).values()]))
+    counts = np.bincount(context.reduced.rows.account[mine], minlength=context.reduced.accounts)
     return counts[members].astype(np.int64)
 
 
-def _accounts(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
+def _accounts(
+    rows: GroupRows, context: Context, finding: Finding, assignment: Assignment, name: str
+) -> pa.Table:
     reduced, members = context.reduced, assignment.accounts
     n = len(members)
     ids = [reduced.principals[m].partition(SEPARATOR)[0] for m in members.tolist()]
@@ -316,7 +327,7 @@ def _accounts(context: Context, finding: Finding, assignment: Assignment, name: 
             blank,
             blank,
             pa.array(reduced.volume[members]),
-            pa.array(_harvest(context, finding, members)),
+            pa.array(_harvest(rows, context, finding, members)),
             pa.array(reduced.first_us[members]).cast(TIMESTAMP),
             pa.array(reduced.last_us[members]).cast(TIMESTAMP),
         ],
@@ -325,17 +336,20 @@ def _accounts(context: Context, finding: Finding, assignment: Assignment, name: 
     return table
 
 
-def _streams(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
-    families = context.reduced.prompt_families
+def _streams(
+    rows: GroupRows, context: Context, finding: Finding, assignment: Assignment, name: str
+) -> pa.Table:
     inside = np.zeros(context.reduced.accounts, bool)
     inside[assignment.accounts] = True
-    owner = context.reduced.rows.account[families.row]
-    chosen = np.isin(families.family, finding.families) & inside[owner]
-    pairs, counts = np.unique(
-        np.column_stack([owner[chosen], families.family[chosen]]), axis=0, return_counts=True
-    )
+    parts = [np.zeros((0, 2), np.int64)]
+    own = rows.own(finding, inside)
+    for number, mine in enumerate(own.values()):
+        owner = context.reduced.rows.account[mine].astype(np.int64)
+        parts.append(np.column_stack([owner, np.full(len(owner), number)]))
+    of = list(own)
+    pairs, counts = np.unique(np.concatenate(parts), axis=0, return_counts=True)
     ids = [context.reduced.principals[a].partition(SEPARATOR)[0] for a in pairs[:, 0].tolist()]
-    names = [f"{int(families.fingerprint[f]):016x}" for f in pairs[:, 1].tolist()]
+    names = [family_id(context, of[f]) for f in pairs[:, 1].tolist()]
     return pa.table(
         [
             pa.array(ids, pa.string()),

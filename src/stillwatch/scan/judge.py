@@ -12,9 +12,10 @@ from stillwatch.detect import confirm as cf
 from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
-from stillwatch.detect.discover import FAIR_SHARE, LEAST_GROUP, Candidate, core_keys, discover
+from stillwatch.detect.discover import LEAST_GROUP, Candidate, core_keys, discover
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
+from stillwatch.scan.refine import Evidence, refine
 from stillwatch.scan.units import Units
 from stillwatch.views.base import I64
 from stillwatch.views.families import slot_contents
@@ -27,9 +28,11 @@ CLASS_EXPLAINS = {"signup_batch"}
 HIDDEN_SHARE = 0.5
 """Openness from which a group is openly one customer."""
 ENTITY_SHARE = 0.5
-SAME_OPERATION = 0.5
+BARE_SHARE = 0.25
+"""Openness below which a declared owner is a bare claim. Honest owners have a payer, a site or a domain."""
 LARGEST_FAMILIES = 12
-ROUNDS = 3
+LEAST_LIKE = 0.1
+"""Overlap (Jaccard) of a group with the confirmed candidate whose claim it takes over."""
 Bool = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]
 
@@ -98,149 +101,104 @@ def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Pr
     return findings
 
 
-def _density(context: Context, members: I64) -> float:
-    """Shared rarity per pair of members, over FORM and LINK."""
-    pairs = len(members) * (len(members) - 1) / 2
-    total = 0.0
-    for index in (context.form, context.identity):
-        scratch = np.zeros(index.n_keys, np.int32)
-        total += cf.co_occurrence(members, index.account_offsets, index.keys, index.weight, scratch)
-    return total / pairs if pairs else 0.0
-
-
-def _between(context: Context, a: I64, b: I64) -> float:
-    """Shared rarity per pair of one account of `a` and one of `b`, over FORM and LINK."""
-    total = 0.0
-    for index in (context.form, context.identity):
-        total += float((index.group_counts(a) * index.group_counts(b) * index.weight).sum())
-    return total / (len(a) * len(b))
-
-
-def merge(context: Context, findings: list[Finding]) -> list[Finding]:
-    """One operation is one group: densest first; later groups keep what is not yet taken, and are tested again."""
-    ranked = sorted(findings, key=lambda f: (-_density(context, f.members), f.p, f.members.tolist()))
-    kept: list[Finding] = []
+def grown(context: Context, coordinated: list[Finding], progress: Progress) -> list[Finding]:
+    """Groups from the confirmed candidates, each with the claim of the candidate that it is most like."""
+    if not coordinated:
+        return []
+    pool = np.unique(np.concatenate([f.members for f in coordinated]))
+    indexes = {"FORM": context.form_once, "LINK": context.identity}
+    evidence = Evidence(indexes, context.rhythm, pool)
+    groups = refine(evidence, [f.members for f in coordinated], progress)
     owner = np.full(context.reduced.accounts, -1, np.int64)
-    indexes = {"FORM": context.form, "LINK": context.identity}
-    for finding in ranked:
-        codes = owner[finding.members]
-        rest = finding.members[codes < 0]
-        home, shared = np.unique(codes[codes >= 0], return_counts=True)
-        best = int(home[shared.argmax()]) if len(home) else -1
-        if best >= 0 and len(rest):
-            inside = _between(context, rest, kept[best].members)
-            both = _density(context, kept[best].members) * _density(context, finding.members)
-            if inside >= SAME_OPERATION * both**0.5:
-                kept[best].members = np.union1d(kept[best].members, rest)
-                kept[best].merged += 1
-                owner[rest] = best
-                continue
-        if len(rest) < LEAST_GROUP:
-            continue
-        if len(rest) < len(finding.members):
-            tested = cf.confirm(
-                rest, finding.view_found, indexes, context.residuals, context.strata, context.seed
+    for number, members in enumerate(groups):
+        owner[members] = number
+    best: list[tuple[float, Finding] | None] = [None] * len(groups)
+    merged = [0] * len(groups)
+    for finding in coordinated:
+        homes = owner[finding.members]
+        names, shared = np.unique(homes[homes >= 0], return_counts=True)
+        for home, both in zip(names.tolist(), shared.tolist(), strict=True):
+            size = len(finding.members)
+            merged[home] += 2 * both > size
+            like = both / (size + len(groups[home]) - both)
+            now = best[home]
+            if now is None or (like, -finding.p) > (now[0], -now[1].p):
+                best[home] = (like, finding)
+    out = []
+    for members, found, count in zip(groups, best, merged, strict=True):
+        # A group whose accounts stand in no confirmed candidate together has no claim to state.
+        if found is not None and found[0] >= LEAST_LIKE:
+            origin = found[1]
+            # For the reader, every view; the q stands.
+            origin.tested = cf.confirm(
+                origin.members,
+                origin.view_found,
+                {"FORM": context.form, "LINK": context.identity},
+                context.residuals,
+                context.strata,
+                context.seed,
+                whole=True,
             )
-            p = cf.partial_conjunction(tested)
-            if p > CONFIRM_LEVEL / max(1, len(findings)):
-                continue
-            finding = replace(finding, members=rest, tested=tested, p=p)
-        owner[finding.members] = len(kept)
-        kept.append(finding)
-    return _join(context, kept)
-
-
-def _join(context: Context, kept: list[Finding]) -> list[Finding]:
-    """Join groups whose accounts are as close to each other as the accounts inside them."""
-    dense = [_density(context, f.members) for f in kept]
-    parent = list(range(len(kept)))
-    for i in range(len(kept)):
-        for j in range(i):
-            close = _between(context, kept[i].members, kept[j].members)
-            if close >= SAME_OPERATION * (dense[i] * dense[j]) ** 0.5:
-                a, b = i, j
-                while parent[a] != a:
-                    a = parent[a]
-                while parent[b] != b:
-                    b = parent[b]
-                parent[max(a, b)] = min(a, b)
-    out: list[Finding] = []
-    for i, finding in enumerate(kept):
-        if parent[i] == i:
-            root = {i}
-            changed = True
-            while changed:
-                more = {j for j in range(len(kept)) if parent[j] in root} - root
-                changed = bool(more)
-                root |= more
-            finding.members = np.unique(np.concatenate([kept[j].members for j in sorted(root)]))
-            finding.merged = sum(kept[j].merged for j in root)
-            out.append(finding)
+            out.append(replace(origin, members=members, merged=count, candidate=len(origin.members)))
     return out
 
 
-def allot(context: Context, findings: list[Finding], pool: I64) -> list[Finding]:
-    """Give each account of `pool` to the group that it is closest to, or to none.
+def unselected(context: Context, members: I64) -> I64:
+    """The members that would be members without any sign-up key: whom the sign-up test may look at.
 
-    Closeness is the rarity shared with a member, on average (FORM and LINK); below `FAIR_SHARE` of the group's own
-    upper quartile an account hangs on by a stray key. `pool` are the accounts of all confirmed
-    candidates: whoever was never in one is left to stage 7.
+    Who was chosen because of a shared sign-up batch cannot then be evidence for sign-up batches.
     """
-    for _ in range(ROUNDS):
-        if not findings:
-            return findings
-        close = np.stack([_closeness(context, f.members, pool) for f in findings])
-        typical = [
-            np.quantile(c[np.isin(pool, f.members)], 0.75) for c, f in zip(close, findings, strict=True)
-        ]
-        best = close.argmax(axis=0)
-        enough = close.max(axis=0) >= FAIR_SHARE * np.array(typical)[best]
-        kept = []
-        for number, finding in enumerate(findings):
-            members = pool[enough & (best == number)]
-            if len(members) >= LEAST_GROUP:
-                finding.members = members
-                kept.append(finding)
-        findings = kept
-    return findings
+    evidence = Evidence({"FORM": context.form_once, "LINK": context.arranged}, context.rhythm, members)
+    keep, _ = evidence.belongs(evidence.bits(members, members), len(members))
+    return members[keep]
 
 
-def _closeness(context: Context, members: I64, pool: I64) -> npt.NDArray[np.float64]:
-    inside = np.isin(pool, members)
-    total = np.zeros(len(pool))
-    for index in (context.form, context.identity):
-        counts = index.group_counts(members)
-        size = len(members)
-        lengths = index.account_offsets[pool + 1] - index.account_offsets[pool]
-        first = np.repeat(index.account_offsets[pool] - np.cumsum(lengths) + lengths, lengths)
-        keys = index.keys[first + np.arange(lengths.sum())]
-        mine = np.repeat(inside, lengths)
-        share = np.where(mine, (counts[keys] - 1) / max(1, size - 1), counts[keys] / size)
-        total += np.bincount(np.repeat(np.arange(len(pool)), lengths), index.weight[keys] * share, len(pool))
-    return total
-
-
-def core_families(context: Context, members: I64) -> I64:
-    """Prompt families that are core keys of the group, most holders inside first."""
-    counts = context.form.group_counts(members)
-    core = np.zeros(context.form.n_keys, bool)
-    core[core_keys(context.form, members, context.form.weight)] = True
-    place = context.family_key
+def core_families(context: Context, members: I64, place: I64) -> I64:
+    """Families that are core keys of the group, most holders inside first. `place`: FORM key of each family."""
+    index = context.form_once
+    counts = index.group_counts(members)
+    core = np.zeros(index.n_keys, bool)
+    core[core_keys(index, members, index.weight)] = True
     usable = np.flatnonzero((place >= 0) & core[place])
     order = np.lexsort((usable, -counts[place[usable]]))
     return usable[order][:LARGEST_FAMILIES]
 
 
 class GroupRows:
-    """Rows of the log by account, and by family, for the few groups that get this far."""
+    """Rows of the log by account, by family and by item, for the few groups that get this far."""
 
-    def __init__(self, reduced: Reduced) -> None:
+    def __init__(self, reduced: Reduced, honest_group: I64) -> None:
         self._reduced = reduced
-        self._order = np.argsort(reduced.rows.account, kind="stable")
-        self._offsets = np.searchsorted(reduced.rows.account[self._order], np.arange(reduced.accounts + 1))
+        rows = reduced.rows
+        self._order = np.argsort(rows.account, kind="stable")
+        self._offsets = np.searchsorted(rows.account[self._order], np.arange(reduced.accounts + 1))
         families = reduced.prompt_families
         self._by_family = np.argsort(families.family, kind="stable")
         self._family_offsets = np.searchsorted(families.family[self._by_family], np.arange(len(families) + 1))
+        self._by_key = np.argsort(families.key_family, kind="stable")
+        self._key_offsets = np.searchsorted(families.key_family[self._by_key], np.arange(len(families) + 1))
+        systems = reduced.systems
+        self._by_system = np.argsort(systems.of_row, kind="stable")
+        self._system_offsets = np.searchsorted(
+            systems.of_row[self._by_system], np.arange(len(systems.account) + 1)
+        )
+        names, code = np.unique(rows.item, return_inverse=True)
+        self.item: I64 = code.astype(np.int64)
+        """Dense code of each row's item."""
+        self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
+        pairs = _distinct(self.item, self._unit[rows.account])
+        self._units = np.bincount(pairs[:, 0], minlength=len(names))
+
+    def postings_of(self, family: int) -> npt.NDArray[np.uint64]:
+        """Postings of one prompt family, sorted."""
+        chosen = self._by_key[self._key_offsets[family] : self._key_offsets[family + 1]]
+        return np.sort(self._reduced.prompt_families.key[chosen])
+
+    def outsiders(self, rows: I64) -> tuple[I64, I64]:
+        """(item of each row as a dense code, unrelated units outside `rows` that have each of these items)."""
+        names, code = np.unique(self.item[rows], return_inverse=True)
+        inside = _distinct(code, self._unit[self._reduced.rows.account[rows]])
+        return code, self._units[names] - np.bincount(inside[:, 0], minlength=len(names))
 
     def of(self, members: I64) -> I64:
         """All rows of the members."""
@@ -252,6 +210,26 @@ class GroupRows:
         rows = self._reduced.prompt_families.row[part]
         return rows[member[self._reduced.rows.account[rows]]]
 
+    def of_system(self, family: int, member: Bool) -> I64:
+        """Rows that came with a system prompt of one family, by members."""
+        systems = self._reduced.systems
+        held = systems.families.row[systems.families.family == family]
+        held = held[member[systems.account[held]]]
+        parts = [self._by_system[self._system_offsets[h] : self._system_offsets[h + 1]] for h in held]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def own(self, finding: Finding, member: Bool) -> dict[tuple[str, int], I64]:
+        """Rows of members in each of the group's own families, by (part, family)."""
+        found = {("prompt", f): self.of_family(f, member) for f in finding.families.tolist()}
+        return found | {("system", f): self.of_system(f, member) for f in finding.systems.tolist()}
+
+
+def _distinct(first: I64, second: I64) -> npt.NDArray[np.int64]:
+    """Distinct pairs, shape (pairs, 2), sorted."""
+    width = int(second.max(initial=0)) + 1
+    code = np.unique(first.astype(np.int64) * width + second)
+    return np.column_stack([code // width, code % width])
+
 
 def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     """Stage 5, one director: fills `families`, `direct`, `items`, `space`."""
@@ -259,29 +237,29 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     members = finding.members
     member = np.zeros(reduced.accounts, bool)
     member[members] = True
-    finding.families = core_families(context, members)
-    families = reduced.prompt_families
+    finding.families = core_families(context, members, context.family_key)
+    finding.systems = core_families(context, members, context.system_key)
     split = dt.Direct("work_split", "FORM", 1.0, 0, 0.0)
-    harvested: list[I64] = []
-    for family in finding.families.tolist():
-        mine = rows.of_family(family, member)
-        harvested.append(mine)
-        if len(mine) < 20:
+    own = rows.own(finding, member)
+    for (part, family), mine in own.items():
+        if part == "system" or len(mine) < 20:
             continue
-        keys = families.key[families.key_family == family]
+        keys = rows.postings_of(family)
         slots = slot_contents(mine, reduced.prompt_offsets, reduced.prompt_postings, keys)
         result = dt.work_split(reduced.rows.account[mine].astype(np.int64), slots)
         if result.p < split.p:
             split = result
     split = replace(split, p=min(1.0, split.p * max(1, len(finding.families))))
     end, start = int(reduced.last_us.max()), int(reduced.first_us.min())
+    mail_class = np.where(units.corporate >= 0, -1, units.mail)
+    batch = dt.signup_batch(units.created_us, mail_class, unselected(context, members))
     finding.direct = [
         split,
         dt.handover(context.handovers, member, context.unlinked),
-        dt.signup_batch(units.created_us, np.where(units.corporate >= 0, -1, units.mail), members),
+        replace(batch, reach=batch.observed / len(members)),
         dt.takeover(reduced.first_us, reduced.last_us, units.banned_us, members, end, start),
     ]
-    drawn = np.unique(np.concatenate(harvested)) if harvested else np.zeros(0, np.int64)
+    drawn = np.unique(np.concatenate([np.zeros(0, np.int64), *own.values()]))
     items = reduced.rows.item[drawn]
     items = items[items != 0]
     finding.items = len(items)
@@ -292,17 +270,11 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     """Stage 5, the other side: openness, benchmark, classroom."""
     reduced, units = context.reduced, context.units
     members = finding.members
-    finding.openness = ex.openness(units.payer[members], units.block[members], units.corporate[members])
+    finding.openness = ex.openness(
+        units.payer[members], units.block[members], units.corporate[members], units.mail[members]
+    )
     mine = rows.of(members)
-    item = reduced.rows.item[mine]
-    names, code = np.unique(item, return_inverse=True)
-    inside = np.zeros(reduced.accounts, bool)
-    inside[members] = True
-    other = ~inside[reduced.rows.account] & np.isin(reduced.rows.item, names)
-    group = units.honest_group[reduced.rows.account[other]]
-    who = np.where(group >= 0, -2 - group, reduced.rows.account[other])
-    pairs = np.unique(np.column_stack([who, np.searchsorted(names, reduced.rows.item[other])]), axis=0)
-    outsiders = np.bincount(pairs[:, 1], minlength=len(names)) if len(pairs) else np.zeros(len(names), int)
+    code, outsiders = rows.outsiders(mine)
     dense = np.searchsorted(members, reduced.rows.account[mine])
     finding.benchmark = ex.benchmark(dense, code, outsiders, len(members))
     finding.classroom = ex.classroom(
@@ -310,6 +282,7 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
         units.payer[members],
         reduced.volume[members],
         ex.calendar(reduced.rows.ts[mine] // dt.HOUR_US, dense),
+        ex.common_items(dense, code),
     )
 
 
@@ -347,6 +320,9 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     finding.roads = tuple(roads)
     codes = units.declared[members]
     finding.entity_share = ex.largest_share(codes)
+    # A name that all members type in, with nothing that was bought or registered behind it, is neither evidence
+    # nor excuse.
+    bare = finding.openness.known and finding.openness.share < BARE_SHARE
     if units.contract[members].mean() >= 0.8:
         finding.verdict, finding.why = "cleared", "contract"
     elif not fired and finding.benchmark is not None and finding.benchmark.clears:
@@ -357,7 +333,7 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
         and finding.classroom.clears
     ):
         finding.verdict, finding.why = "cleared", "classroom"
-    elif finding.entity_share >= ENTITY_SHARE or finding.openness.share >= HIDDEN_SHARE:
+    elif finding.openness.share >= HIDDEN_SHARE or (finding.entity_share >= ENTITY_SHARE and not bare):
         finding.verdict, finding.why = "lead", "openly_one_customer"
     elif roads:
         finding.verdict, finding.why = "campaign", None
@@ -385,9 +361,8 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
     tested = confirmed(context, found, progress)
     references = [f for f in tested if f.reference >= 0 and f.q <= CONFIRM_LEVEL]
     coordinated = [f for f in tested if f.reference < 0 and f.q <= CONFIRM_LEVEL]
-    pool = np.unique(np.concatenate([np.zeros(0, np.int64), *(f.members for f in coordinated)]))
-    findings = allot(context, merge(context, coordinated), pool)
-    rows = GroupRows(reduced)
+    findings = grown(context, coordinated, progress)
+    rows = GroupRows(reduced, units.honest_group)
     for number, finding in enumerate(references + findings):
         progress("explain", number, len(references) + len(findings))
         direct_tests(context, rows, finding)

@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.campaign.record import iso
-from stillwatch.detect import confirm as cf
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.ingest import open_log
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
@@ -152,9 +151,10 @@ def scan(
             listed = _listed(judged)
             progress("members", 0, 1)
             assigned = assign(judged, listed)
+            group_rows = jd.GroupRows(reduced, units.honest_group)
             for finding, assignment in zip(listed, assigned, strict=True):
                 if finding.verdict != "cleared":
-                    refit(judged, finding, assignment.accounts[assignment.core])
+                    refit(judged, group_rows, finding, assignment.accounts[assignment.core])
             listed, assigned = _still_groups(listed, assigned)
             releases = release_events(tables.get("releases"))
             refusals = log.refusals_with_bytes() if keep_refused else list(log.refusals)
@@ -241,8 +241,8 @@ def _listed(judged: Judged) -> list[Finding]:
     return listed + list(judged.references)
 
 
-def refit(judged: Judged, finding: Finding, core: npt.NDArray[np.int64]) -> None:
-    """State tests and evidence for the accounts that are named, where stage 7 took some away.
+def refit(judged: Judged, rows: jd.GroupRows, finding: Finding, core: npt.NDArray[np.int64]) -> None:
+    """State direct tests and evidence for the accounts that are named, where stage 7 took some away.
 
     The verdict can only become weaker: a campaign whose remaining core no direct test sees is a lead.
     """
@@ -250,12 +250,6 @@ def refit(judged: Judged, finding: Finding, core: npt.NDArray[np.int64]) -> None
         return
     context = judged.context
     finding.members = core
-    indexes = {"FORM": context.form, "LINK": context.identity}
-    finding.tested = cf.confirm(
-        core, finding.view_found, indexes, context.residuals, context.strata, context.seed
-    )
-    finding.p = cf.partial_conjunction(finding.tested)
-    rows = jd.GroupRows(context.reduced)
     jd.direct_tests(context, rows, finding)
     jd.explanations(context, rows, finding)
     if finding.verdict == "campaign" and not finding.fired(judged.direct_level):

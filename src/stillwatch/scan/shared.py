@@ -12,6 +12,9 @@ from stillwatch.scan.context import Context
 from stillwatch.schema.results import WATERFALL_ROWS, SharedKind
 from stillwatch.views.base import I64, KeyTable
 
+RARE = 0.01
+"""Keys of at most this share of the other accounts count: many common ones together would cover anybody."""
+
 
 def _views(context: Context) -> list[tuple[str, KeyIndex, KeyTable]]:
     reduced = context.reduced
@@ -19,12 +22,14 @@ def _views(context: Context) -> list[tuple[str, KeyIndex, KeyTable]]:
 
 
 def shared_kinds(context: Context, members: I64) -> list[SharedKind]:
-    """For each kind of key: members and others that hold at least one key that is typical of the members."""
+    """For each kind of key: members and others that hold at least one rare key that is typical of the members."""
     inside = np.zeros(context.reduced.accounts, bool)
     inside[members] = True
     out: list[SharedKind] = []
     for view, index, table in _views(context):
         keys = typical_keys(index, members)
+        others = index.accounts - len(members)
+        keys = keys[(index.df() - index.group_counts(members))[keys] <= RARE * others]
         for kind in np.unique(table.key_kind[keys]).tolist():
             mine = keys[table.key_kind[keys] == kind]
             held = np.unique(np.concatenate([index.held_by(key) for key in mine.tolist()]))
@@ -37,7 +42,7 @@ def shared_kinds(context: Context, members: I64) -> list[SharedKind]:
                     group_count=count,
                     group_total=len(members),
                     background_count=len(held) - count,
-                    background_total=index.accounts - len(members),
+                    background_total=others,
                 )
             )
     return sorted(out, key=lambda s: (-s.group_count, s.background_count, s.key_kind))

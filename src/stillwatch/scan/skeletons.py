@@ -28,7 +28,7 @@ from stillwatch.scan.context import Context
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch.fold import POINT, basic_plane, mathematical
 from stillwatch.sketch.kernel import shingle, tokens_of
-from stillwatch.views.base import I64, U64, mix
+from stillwatch.views.base import I64, U64
 from stillwatch.views.families import Families
 
 LEAST_ACCOUNTS = 5
@@ -63,7 +63,7 @@ def _shingles(tokens: Any) -> Any:
 
 def telling(context: Context, members: I64, part: str) -> list[int]:
     """Families that at least five members hold and that tell them from others, those with most bits first."""
-    place = context.family_key if part == "prompt" else system_keys(context)
+    place = context.family_key if part == "prompt" else context.system_key
     if len(place) == 0:
         return []
     counts = context.form.group_counts(members)
@@ -76,31 +76,27 @@ def telling(context: Context, members: I64, part: str) -> list[int]:
     return usable[order][:MOST_FAMILIES].tolist()
 
 
-def system_keys(context: Context) -> I64:
-    """FORM key of each system-prompt family, -1 for none."""
-    wanted = mix(context.reduced.systems.families.fingerprint, "system_family")
-    names = context.reduced.form.key_hash
-    place = np.minimum(np.searchsorted(names, wanted), max(0, len(names) - 1))
-    return np.where(names[place] == wanted, place, -1) if len(names) else np.full(len(wanted), -1)
-
-
 def skeletons(log: Log, reduced: Reduced, groups: Iterable[tuple[I64, Sequence[Held]]]) -> dict[Held, str]:
     """Skeletons of the families that may be shown.
 
     `groups`: (members, families) of each campaign and lead; of nothing else. A family whose text is not there (a
     log of sketches, inputs that changed meanwhile) has none.
     """
+    groups = list(groups)
+    rows = _rows(reduced, {name for _, held in groups for name in held})
     chosen: dict[Held, set[int]] = {}
     for members, held in groups:
         inside = np.zeros(reduced.accounts, bool)
         inside[members] = True
         for name in held:
-            if len(np.unique(_holders(reduced, name)[inside[_holders(reduced, name)]])) >= LEAST_ACCOUNTS:
+            owner = rows[name][1]
+            if len(np.unique(owner[inside[owner]])) >= LEAST_ACCOUNTS:
                 chosen.setdefault(name, set()).update(members.tolist())
     wanted: dict[tuple[int, int], list[tuple[Held, int]]] = {}
     for name in sorted(chosen):
-        for account, rows in _fullest(reduced, name, np.array(sorted(chosen[name]), np.int64)):
-            for place in zip(*(part.tolist() for part in reduced.places.of(rows)), strict=True):
+        members = np.array(sorted(chosen[name]), np.int64)
+        for account, counted in _fullest(reduced, name, *rows[name], members):
+            for place in zip(*(part.tolist() for part in reduced.places.of(counted)), strict=True):
                 wanted.setdefault(place, []).append((name, account))
     texts = _read(log, wanted)
     out: dict[Held, str] = {}
@@ -117,14 +113,22 @@ def _families(reduced: Reduced, part: str) -> Families:
     return reduced.prompt_families if part == "prompt" else reduced.systems.families
 
 
-def _holders(reduced: Reduced, name: Held) -> npt.NDArray[np.int32]:
-    """Account of each row of the family."""
-    families = _families(reduced, name[0])
-    owner = reduced.rows.account if name[0] == "prompt" else reduced.systems.account
-    return owner[families.row[families.family == name[1]]]
+def _rows(reduced: Reduced, names: set[Held]) -> dict[Held, tuple[I64, I64]]:
+    """(element, account) of the rows of each family; an element is a counted row, or one account's system prompt."""
+    out: dict[Held, tuple[I64, I64]] = {}
+    for part, owners in (("prompt", reduced.rows.account), ("system", reduced.systems.account)):
+        families = _families(reduced, part)
+        numbers = np.array(sorted(number for p, number in names if p == part), np.int64)
+        picked = np.flatnonzero(np.isin(families.family, numbers))
+        order = picked[np.argsort(families.family[picked], kind="stable")]
+        bounds = np.searchsorted(families.family[order], np.append(numbers, np.iinfo(np.int32).max))
+        for i, number in enumerate(numbers.tolist()):
+            element = families.row[order[bounds[i] : bounds[i + 1]]]
+            out[part, number] = (element, owners[element].astype(np.int64))
+    return out
 
 
-def _fullest(reduced: Reduced, name: Held, members: I64) -> list[tuple[int, I64]]:
+def _fullest(reduced: Reduced, name: Held, element: I64, owner: I64, members: I64) -> list[tuple[int, I64]]:
     """(account, counted rows) of the members whose rows hold most of the family's postings, at most `CHOSEN`.
 
     One row of each account: its fullest, then its earliest. Rows that tie are all taken, for their order in the log
@@ -132,10 +136,8 @@ def _fullest(reduced: Reduced, name: Held, members: I64) -> list[tuple[int, I64]
     """
     part, number = name
     families = _families(reduced, part)
-    element = families.row[families.family == number]
-    owner = _holders(reduced, name)
     keep = np.isin(owner, members)
-    element, owner = element[keep], owner[keep].astype(np.int64)
+    element, owner = element[keep], owner[keep]
     if part == "prompt":
         ts, item = reduced.rows.ts[element], reduced.rows.item[element]
         offsets, values = reduced.prompt_offsets, reduced.prompt_postings

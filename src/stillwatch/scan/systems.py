@@ -26,6 +26,8 @@ class Systems:
     postings: npt.NDArray[np.uint64]
     rows: dict[int, list[int]]
     """Counted exchanges that carry the prompt first: several only where they came at one time."""
+    of_row: I32
+    """System prompt of each counted exchange, as a place in the arrays above; -1 for none."""
 
 
 class SystemPrompts:
@@ -38,6 +40,7 @@ class SystemPrompts:
         self._us: list[int] = []
         self._level: list[int] = []
         self._rows: dict[int, list[int]] = {}
+        self._of_row: list[I32] = []
 
     def close(self) -> None:
         """Delete the spooled postings."""
@@ -47,6 +50,8 @@ class SystemPrompts:
         """Take in one batch; its first row is the counted row `start`. Each prompt is sketched once a batch."""
         # The reader gives every column of the schema; one without a value says nothing.
         values = stored_or_text(column(batch, "system_sketch"), column(batch, "system"))
+        of_row = np.full(len(account), -1, np.int32)
+        self._of_row.append(of_row)
         if pa.types.is_null(values.type) or values.null_count == len(values):
             return
         if isinstance(values, pa.ChunkedArray):
@@ -60,13 +65,15 @@ class SystemPrompts:
         first = np.append(True, np.any(pairs[1:] != pairs[:-1], axis=1))
         at = order[first]
         fresh: list[int] = []
-        for (who, which), us, row in zip(
-            pairs[first].tolist(), ts[at].tolist(), (at + start).tolist(), strict=True
+        numbers = np.full(len(at), -1, np.int32)
+        for place, ((who, which), us, row) in enumerate(
+            zip(pairs[first].tolist(), ts[at].tolist(), (at + start).tolist(), strict=True)
         ):
             exact = int(part.exact[which])
             if not exact:
                 continue
             number = self._number.setdefault((who, exact), len(self._account))
+            numbers[place] = number
             if number == len(self._account):
                 self._account.append(who)
                 self._us.append(us)
@@ -77,6 +84,7 @@ class SystemPrompts:
                 self._us[number], self._rows[number] = us, [row]
             elif us == self._us[number]:
                 self._rows[number].append(row)
+        of_row[order] = numbers[np.cumsum(first) - 1]
         if fresh:
             self._spool.append(*_postings(part, np.array(fresh, np.int64)))
 
@@ -84,8 +92,9 @@ class SystemPrompts:
         """`rank` int32: final number of each account code."""
         offsets, postings = self._spool.read()
         account = rank[np.array(self._account, np.int32)]
+        of_row = np.concatenate(self._of_row) if self._of_row else np.zeros(0, np.int32)
         found = find_families(account, offsets, postings, np.array(self._level, np.uint8), accounts)
-        return Systems(found, account, np.array(self._us, np.int64), offsets, postings, self._rows)
+        return Systems(found, account, np.array(self._us, np.int64), offsets, postings, self._rows, of_row)
 
 
 def _postings(part: PartSketch, rows: I64) -> tuple[I64, U64]:

@@ -9,37 +9,42 @@ import pyarrow as pa
 
 from stillwatch.scan.assign import Assignment
 from stillwatch.scan.context import Context, Finding
-from stillwatch.scan.skeletons import Held, system_keys, telling
+from stillwatch.scan.skeletons import Held, telling
 from stillwatch.schema.results import FAMILY_ROWS
 from stillwatch.views.base import mix
 
 
 def held_by(context: Context, finding: Finding, assignment: Assignment) -> list[Held]:
-    """Families that tell the group from others, then those that its own requests were counted in."""
+    """Families that tell the group from others, then those that its own requests were counted in.
+
+    Of a cleared group only the latter: its wording is nobody's business.
+    """
     members = assignment.accounts
     if len(members) == 0:
         return []
+    if finding.verdict == "cleared":
+        return [("prompt", f) for f in finding.families.tolist()] + [
+            ("system", f) for f in finding.systems.tolist()
+        ]
     prompts = dict.fromkeys([*telling(context, members, "prompt"), *finding.families.tolist()])
-    return [("prompt", f) for f in prompts] + [("system", f) for f in telling(context, members, "system")]
+    systems = dict.fromkeys([*telling(context, members, "system"), *finding.systems.tolist()])
+    return [("prompt", f) for f in prompts] + [("system", f) for f in systems]
 
 
 def family_id(context: Context, name: Held) -> str:
-    """A prompt family's fingerprint; a system-prompt family's is mixed, so that the two cannot meet."""
+    """The family's key in FORM, as `profiles.parquet` and the evidence name it."""
     part, number = name
-    if part == "prompt":
-        return f"{int(context.reduced.prompt_families.fingerprint[number]):016x}"
-    print_ = context.reduced.systems.families.fingerprint[[number]]
-    return f"{int(mix(print_, 'system_family')[0]):016x}"
+    families = context.reduced.prompt_families if part == "prompt" else context.reduced.systems.families
+    return f"{int(mix(families.fingerprint[[number]], f'{part}_family')[0]):016x}"
 
 
 def family_rows(context: Context, held: list[Held], texts: Mapping[Held, str]) -> pa.Table:
     reduced, df = context.reduced, context.form.df()
     prompts, systems = reduced.prompt_families, reduced.systems.families
-    of_system = system_keys(context)
     rows = np.bincount(prompts.family, minlength=len(prompts))
     out: list[dict[str, object]] = []
     for part, number in held:
-        key = int(context.family_key[number] if part == "prompt" else of_system[number])
+        key = int(context.family_key[number] if part == "prompt" else context.system_key[number])
         out.append(
             {
                 "family_id": family_id(context, (part, number)),

@@ -76,12 +76,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SharedKind(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of key: who holds at least one of the keys of that kind that are typical of the members."""
+    """One kind of key: who holds a key of that kind that is typical of the members and rare elsewhere."""
 
     view: str
     key_kind: str
     keys: int
-    """Keys of the kind that are typical of the members."""
+    """Such keys; each is held by at most 1 in 100 other accounts."""
     group_count: int
     group_total: int
     background_count: int

@@ -6,9 +6,12 @@ https://github.com/Cyan4973/xxHash (XXH3, seed 0). Golden vectors stand in `test
 
 from __future__ import annotations
 
+import struct
 import unicodedata
 
 import xxhash
+
+_PAIR = struct.Struct("<QQ").pack
 
 
 def content_hash(role: str, text: str) -> int:
@@ -17,7 +20,7 @@ def content_hash(role: str, text: str) -> int:
     Returns an unsigned 64-bit integer. Text is brought to Unicode NFC first, so that two encodings of the
     same characters agree; lone surrogates are replaced by U+FFFD.
     """
-    normal = unicodedata.normalize("NFC", text)
+    normal = text if text.isascii() else unicodedata.normalize("NFC", text)
     return xxhash.xxh3_64_intdigest(f"{role}\x1f{normal}".encode("utf-8", "replace"))
 
 
@@ -27,5 +30,9 @@ def chain_hash(previous: int, role: str, text: str) -> int:
     Start a chain with `previous = 0`. Used for `turn_hashes` (after each user-authored turn) and
     `prefix_hash` (everything before the newest user turn, in order).
     """
-    parts = previous.to_bytes(8, "little") + content_hash(role, text).to_bytes(8, "little")
-    return xxhash.xxh3_64_intdigest(parts)
+    return chain_on(previous, content_hash(role, text))
+
+
+def chain_on(previous: int, content: int) -> int:
+    """`chain_hash` for a message whose `content_hash` is already known: one text, many chains."""
+    return xxhash.xxh3_64_intdigest(_PAIR(previous, content))

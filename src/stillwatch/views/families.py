@@ -3,8 +3,7 @@
 A *family* is a set of postings (hashes of three consecutive words) that the same accounts use next to each other:
 the invariant text of a template, whatever payload stands around it. The idea, in four passes over the postings:
 
-1. count the accounts that hold each posting (a hashed counter first, so that the exact table holds only
-   postings with several holders);
+1. count the accounts that hold each posting;
 2. count the accounts that hold each *pair* of neighbouring kept postings;
 3. merge the two postings of a pair when most holders of the rarer one hold both side by side
    (`PAIR_SHARE`) and their holders are of one order of magnitude (`BALANCE`); the connected sets are families;
@@ -20,7 +19,9 @@ Sources of the ingredients: FracMinHash containment (Hera et al. 2023, doi:10.11
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numba as nb
@@ -36,7 +37,10 @@ MAX_SHARE = 0.3
 PAIR_SHARE = 0.6
 BALANCE = 0.6
 WINDOW = 2
-MAX_SLOTS = 1 << 26
+BUCKET = 1 << 14
+"""Postings per bucket: with its table, about half a megabyte."""
+MOST_AT_ONCE = 1 << 25
+"""Postings that are sorted into buckets at once: 12 bytes each."""
 LEVELS = 16
 
 _U = np.uint64
@@ -66,104 +70,108 @@ def _mixed(h: Any) -> Any:
 
 
 @nb.njit(nogil=True, cache=True)
-def _count_hashed(
-    order: Any, account: Any, offsets: Any, values: Any, part: int, parts: int, last: Any, holders: Any
-) -> None:
-    """Accounts per hashed slot: an upper bound of the holders of each posting. Rows come in account order."""
-    mask = _U(len(last) - 1)
+def _bucket_sizes(order: Any, offsets: Any, values: Any, buckets: int) -> Any:
+    """How many values fall into each bucket of the hash range."""
+    sizes = np.zeros(buckets, np.int64)
     for i in range(len(order)):
         row = order[i]
-        owner = account[row]
         for j in range(offsets[row], offsets[row + 1]):
-            h = _mixed(values[j])
-            if parts > 1 and np.int64(h >> _U(48)) % parts != part:
-                continue
-            slot = h & mask
-            if last[slot] != owner:
-                last[slot] = owner
-                holders[slot] += 1
+            sizes[np.int64(((_mixed(values[j]) >> _U(32)) * _U(buckets)) >> _U(32))] += 1
+    return sizes
 
 
 @nb.njit(nogil=True, cache=True)
-def _grow(keys: Any, last: Any, holders: Any) -> Any:
-    size = len(keys) * 2
-    mask = _U(size - 1)
-    new_keys = np.zeros(size, np.uint64)
-    new_last = np.full(size, -1, np.int32)
-    new_holders = np.zeros(size, np.int32)
-    for i in range(len(keys)):
-        if keys[i] != _U(0):
-            s = _mixed(keys[i]) & mask
-            while new_keys[s] != _U(0):
-                s = (s + _U(1)) & mask
-            new_keys[s] = keys[i]
-            new_last[s] = last[i]
-            new_holders[s] = holders[i]
-    return new_keys, new_last, new_holders
-
-
-@nb.njit(nogil=True, cache=True)
-def _count_exact(
+def _scatter(
     order: Any,
     account: Any,
     offsets: Any,
     values: Any,
-    part: int,
-    parts: int,
-    bound: Any,
-    least: int,
-) -> Any:
-    """Exact holders of the postings whose slot in `bound` reached `least`."""
-    slots = _U(len(bound) - 1)
-    keys = np.zeros(1 << 16, np.uint64)
-    last = np.full(1 << 16, -1, np.int32)
-    holders = np.zeros(1 << 16, np.int32)
-    used = 0
+    buckets: int,
+    low: int,
+    starts: Any,
+    out: Any,
+    by: Any,
+) -> None:
+    """Values of the buckets low, low+1, ... and who holds them, bucket by bucket, in the order of the rows."""
+    high = low + len(starts)
     for i in range(len(order)):
         row = order[i]
         owner = account[row]
         for j in range(offsets[row], offsets[row + 1]):
-            value = values[j]
+            bucket = np.int64(((_mixed(values[j]) >> _U(32)) * _U(buckets)) >> _U(32))
+            if bucket < low or bucket >= high:
+                continue
+            at = starts[bucket - low]
+            out[at] = values[j]
+            by[at] = owner
+            starts[bucket - low] = at + 1
+
+
+@nb.njit(nogil=True, cache=True)
+def _count_buckets(values: Any, by: Any, bounds: Any, least: int, most: int) -> Any:
+    """Values with `least`..`most` holders in each bucket. Equal holders of a value stand next to each other."""
+    out_key = np.empty(1 << 12, np.uint64)
+    out_held = np.empty(1 << 12, np.int32)
+    used = 0
+    for b in range(len(bounds) - 1):
+        begin, end = bounds[b], bounds[b + 1]
+        size = 16
+        while size < 2 * (end - begin):
+            size *= 2
+        keys = np.zeros(size, np.uint64)
+        last = np.full(size, -1, np.int32)
+        holders = np.zeros(size, np.int32)
+        mask = _U(size - 1)
+        for i in range(begin, end):
+            value = values[i]
             if value == _U(0):
                 continue
-            h = _mixed(value)
-            if parts > 1 and np.int64(h >> _U(48)) % parts != part:
-                continue
-            if bound[h & slots] < least:
-                continue
-            s = h & _U(len(keys) - 1)
+            s = _mixed(value) & mask
             while keys[s] != _U(0) and keys[s] != value:
-                s = (s + _U(1)) & _U(len(keys) - 1)
-            if keys[s] == _U(0):
-                keys[s] = value
-                used += 1
-            if last[s] != owner:
-                last[s] = owner
+                s = (s + _U(1)) & mask
+            keys[s] = value
+            if last[s] != by[i]:
+                last[s] = by[i]
                 holders[s] += 1
-            if used * 8 > len(keys) * 5:
-                keys, last, holders = _grow(keys, last, holders)
-    return keys, holders
+        for s in range(size):
+            if holders[s] >= least and holders[s] <= most:
+                if used == len(out_key):
+                    more_key = np.empty(used * 2, np.uint64)
+                    more_key[:used] = out_key
+                    out_key = more_key
+                    more_held = np.empty(used * 2, np.int32)
+                    more_held[:used] = out_held
+                    out_held = more_held
+                out_key[used] = keys[s]
+                out_held[used] = holders[s]
+                used += 1
+    return out_key[:used], out_held[:used]
 
 
 def _held(
     order: I64, account: I32, offsets: I64, values: npt.NDArray[np.uint64], least: int, most: int
 ) -> tuple[U64, I32]:
-    """Postings with `least`..`most` holders: (key sorted, holders)."""
-    total = int(offsets[-1])
-    slots = 1 << min(MAX_SLOTS.bit_length() - 1, max(10, total.bit_length()))
-    parts = max(1, -(-total // (2 * slots)))
-    found: list[U64] = []
-    counts: list[I32] = []
-    for part in range(parts):
-        last = np.full(slots, -1, np.int32)
-        bound = np.zeros(slots, np.int32)
-        _count_hashed(order, account, offsets, values, part, parts, last, bound)
-        del last
-        keys, holders = _count_exact(order, account, offsets, values, part, parts, bound, least)
-        kept = (keys != 0) & (holders >= least) & (holders <= most)
-        found.append(keys[kept])
-        counts.append(holders[kept])
-    key, held = np.concatenate(found), np.concatenate(counts)
+    """Postings with `least`..`most` holders: (key sorted, holders). `order`: rows, sorted by account.
+
+    The hash range is cut into buckets that fit the cache, and as many of them are taken at once as fit
+    `MOST_AT_ONCE`: a table over all postings would miss the cache at every one of them.
+    """
+    buckets = max(1, int(offsets[-1]) // BUCKET)
+    sizes = _bucket_sizes(order, offsets, values, buckets)
+    found: list[tuple[U64, I32]] = []
+    low = 0
+    while low < buckets:
+        high = low + max(1, int(np.searchsorted(np.cumsum(sizes[low:]), MOST_AT_ONCE, side="right")))
+        bounds = np.concatenate([[0], np.cumsum(sizes[low:high])]).astype(np.int64)
+        out, by = np.empty(int(bounds[-1]), np.uint64), np.empty(int(bounds[-1]), np.int32)
+        _scatter(order, account, offsets, values, buckets, low, bounds[:-1].copy(), out, by)
+        half = len(bounds) // 2
+        pieces = [bounds[: half + 1], bounds[half:]] if half else [bounds]
+        with ThreadPoolExecutor(len(pieces)) as pool:
+            found += pool.map(partial(_count_buckets, out, by, least=least, most=most), pieces)
+        low = high
+    key = np.concatenate([k for k, _ in found])
+    held = np.concatenate([h for _, h in found])
     rank = np.argsort(key)
     return key[rank], held[rank]
 

@@ -1,0 +1,174 @@
+"""From confirmed candidates to groups: each candidate grows and shrinks to the accounts that its own evidence names.
+
+A candidate is a piece of one operation, several operations that share an address block, or an operation with honest
+bystanders. The member score (stage 7) is applied to it until it no longer changes: who gains bits in two views stays,
+who hangs on by one key leaves. Pieces of one operation end in the same set. What ends as a mixture of several sets
+gives way to the denser ones, and every account goes to the group for which its evidence is strongest.
+
+Only accounts of confirmed candidates take part; recruits from outside are named by stage 7's e-BH.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stillwatch.detect import members as mb
+from stillwatch.detect.discover import LEAST_GROUP
+from stillwatch.detect.keys import KeyIndex
+from stillwatch.detect.rhythm import Rhythm, rhythm_bits
+from stillwatch.views.base import F64, I32, I64
+
+ROUNDS = 4
+SETTLING = 3
+SECOND_VIEW_BITS = 1.0
+"""A member needs evidence besides the strongest view: e-values of the others that at least double the odds."""
+COPIED_BITS = 8.0
+"""Most that FORM may add: text travels, so up to one honest account in 256 may hold any wording by copying it."""
+PIECE_BITS, PIECE_SECOND_BITS = 5.0, 0.5
+MARGIN_BITS = 1.0
+"""Bits, over all views, above the odds that an account picked at random belongs to a group of this size: whoever is
+named is at least twice as likely a member as not."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What accounts are judged by, computed once."""
+
+    indexes: dict[str, KeyIndex]
+    rhythm: Rhythm
+    pool: I64
+    """Accounts that may be members, sorted."""
+    base: dict[str, F64] = field(init=False)
+    scratch: dict[str, I32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", {v: mb.background(i) for v, i in self.indexes.items()})
+        object.__setattr__(
+            self, "scratch", {v: np.full(i.n_keys, -1, np.int32) for v, i in self.indexes.items()}
+        )
+
+    @property
+    def accounts(self) -> int:
+        return len(self.rhythm.loud)
+
+    def bits(self, members: I64, accounts: I64) -> dict[str, F64]:
+        """Bits of `accounts` per view; a member is compared with the group without itself."""
+        found = {
+            view: mb.key_bits(index, members, self.base[view], accounts, self.scratch[view])
+            for view, index in self.indexes.items()
+        }
+        found["TIME"] = rhythm_bits(self.rhythm, members)[accounts]
+        return found
+
+    def density(self, members: I64) -> float:
+        """Shared rarity (nats) per pair of members, over the views with keys."""
+        total = 0.0
+        for index in self.indexes.values():
+            counts = index.group_counts(members)
+            total += float((counts * (counts - 1) / 2 * index.weight).sum())
+        return total / (len(members) * (len(members) - 1) / 2)
+
+    def belongs(self, bits: dict[str, F64], size: int) -> tuple[np.ndarray, F64]:
+        """(who has enough bits to be a member of a group of `size`, bits over all views)."""
+        total = np.minimum(bits["FORM"], COPIED_BITS) + bits["LINK"] + bits["TIME"]
+        enough = total >= np.log2(self.accounts / size) + MARGIN_BITS
+        return enough & (mb.combine_views(bits) >= SECOND_VIEW_BITS), total
+
+    def settled(self, members: I64, known: dict[bytes, I64] | None = None) -> I64:
+        """The set that `members` turn into; fewer than LEAST_GROUP when nothing holds them together.
+
+        `known` remembers the ends of sets seen on the way: many candidates soon become the same set.
+        """
+        known = {} if known is None else known
+        passed = []
+        for _ in range(ROUNDS):
+            if len(members) < LEAST_GROUP:
+                break
+            name = members.tobytes()
+            if name in known:
+                members = known[name]
+                break
+            passed.append(name)
+            keep, _ = self.belongs(self.bits(members, self.pool), len(members))
+            after = self.pool[keep]
+            if np.array_equal(after, members):
+                break
+            members = after
+        known.update(dict.fromkeys(passed, members))
+        return members
+
+
+def refine(evidence: Evidence, candidates: Sequence[I64], progress: Progress) -> list[I64]:
+    """Disjoint groups, densest first. Each candidate is a sorted array of accounts of the pool."""
+    found: dict[bytes, I64] = {}
+    known: dict[bytes, I64] = {}
+    for number, members in enumerate(candidates):
+        progress("members", number, len(candidates))
+        end = evidence.settled(members, known)
+        if len(end) >= LEAST_GROUP:
+            found.setdefault(end.tobytes(), end)
+    ranked = sorted(found.values(), key=lambda m: (-round(evidence.density(m), 9), m.tolist()))
+    taken = np.zeros(evidence.accounts, bool)
+    kept: list[I64] = []
+    for members in ranked:
+        rest = members[~taken[members]]
+        if len(rest) < LEAST_GROUP:
+            continue
+        if len(rest) < len(members):
+            rest = evidence.settled(rest)
+            rest = rest[~taken[rest]]
+            if len(rest) < LEAST_GROUP:
+                continue
+        kept.append(rest)
+        taken[rest] = True
+    groups = _exclusive(evidence, kept)
+    joined = _joined(evidence, groups)
+    return groups if len(joined) == len(groups) else _exclusive(evidence, joined)
+
+
+def _joined(evidence: Evidence, groups: list[I64]) -> list[I64]:
+    """Pieces of one operation become one: the typical member of each has bits for the other, in two views.
+
+    A single account needs more than `PIECE_BITS`; a whole set of accounts, half of which have them, does not.
+    """
+    if not groups:
+        return groups
+    everybody = np.concatenate(groups)
+    bounds = np.cumsum([len(g) for g in groups])[:-1]
+    near = np.zeros((len(groups), len(groups)), bool)
+    for number, members in enumerate(groups):
+        bits = evidence.bits(members, everybody)
+        _, total = evidence.belongs(bits, len(members))
+        parts = zip(np.split(total, bounds), np.split(mb.combine_views(bits), bounds), strict=True)
+        near[number] = [
+            np.median(whole) >= PIECE_BITS and np.median(second) >= PIECE_SECOND_BITS
+            for whole, second in parts
+        ]
+    near &= near.T
+    home = np.arange(len(groups))
+    for a, b in np.argwhere(np.triu(near, 1)).tolist():
+        home[home == home[b]] = home[a]
+    return [np.sort(np.concatenate([groups[i] for i in np.flatnonzero(home == h)])) for h in np.unique(home)]
+
+
+def _exclusive(evidence: Evidence, groups: list[I64]) -> list[I64]:
+    """Every account to the group for which it has most bits, a few times over."""
+    pool = evidence.pool
+    for _ in range(SETTLING):
+        best = np.full(len(pool), -np.inf)
+        owner = np.full(len(pool), -1)
+        for number, members in enumerate(groups):
+            enough, total = evidence.belongs(evidence.bits(members, pool), len(members))
+            better = enough & (total > best)
+            best[better], owner[better] = total[better], number
+        after = [pool[owner == number] for number in range(len(groups))]
+        after = [members for members in after if len(members) >= LEAST_GROUP]
+        if len(after) == len(groups) and all(map(np.array_equal, after, groups)):
+            break
+        groups = after
+    return groups
