@@ -299,7 +299,7 @@ class Log:
 def _with_networks(batch: pa.RecordBatch, lookups: Lookups) -> pa.RecordBatch:
     """Fill `asn` from the address where the log itself does not say it."""
     names = batch.schema.names
-    if "ip" not in names:
+    if "ip" not in names or ("asn" in names and batch.column("asn").null_count == 0):
         return batch
     found = lookups.asn(batch.column("ip"))
     if "asn" not in names:
