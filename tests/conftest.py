@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +36,14 @@ def shared_data() -> Path | None:
     named = os.environ.get("STILLWATCH_SHARED")
     places = [Path(named)] if named else [Path(__file__).parents[2] / "shared" / "data"]
     return next((place for place in places if (place / "corpora.parquet").exists()), None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_tables_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test may depend on lookup tables that somebody keeps on this computer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STILLWATCH_DATA", str(tmp_path_factory.mktemp("tables") / "none"))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,7 +27,7 @@ def _log(folder: Path) -> Path:
 def test_check_says_what_is_blind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _run(capsys, "check", str(_log(tmp_path)))
     assert code == 0
-    assert "30 rows read as canonical" in out
+    assert "30 rows of 3 accounts in 1 file, read as canonical" in out
     assert "blind" in out
 
 

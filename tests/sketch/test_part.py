@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillwatch.schema import FormatError
-from stillwatch.sketch import PartSketch, from_binary, sketch_text, to_binary
+from stillwatch.sketch import PartSketch, from_binary, sketch_of, sketch_text, stored_or_text, to_binary
 
 TEMPLATE = (
     "You are given a program. Explain step by step how it works, name every function, and then write a harder "
@@ -131,3 +132,20 @@ def test_a_sketch_that_lies_about_its_length_is_refused() -> None:
     for broken in (good[:-8], good + bytes(8), bytes([9]) + good[1:], good[:24] + bytes(8) + good[32:]):
         with pytest.raises(FormatError, match="row 3"):
             from_binary(pa.array([good, None, broken], pa.binary()))
+
+
+def test_rows_with_text_only_beside_rows_with_a_sketch_only_lose_nothing() -> None:
+    texts = ["one two three four five", "six seven eight nine", None, "ten eleven twelve"]
+    whole = sketch_text(pa.array(texts))
+    stored = to_binary(whole)
+    half = pc.if_else(pa.array([True, False, True, False]), stored, pa.scalar(None, stored.type))
+    rest = pa.array([None, texts[1], None, texts[3]])
+    for mixed in (
+        stored_or_text(half, rest),
+        stored_or_text(stored, pa.array(texts)),
+        stored_or_text(pa.nulls(4), pa.array(texts)),
+        stored_or_text(stored, pa.nulls(4, pa.string())),
+    ):
+        found = sketch_of(mixed)
+        assert found.exact.tolist() == whole.exact.tolist()
+        assert found.post.tolist() == whole.post.tolist()

@@ -20,7 +20,7 @@ from stillwatch.arena.sessions import draw_sessions
 from stillwatch.arena.text import BuiltinText, TextSource
 from stillwatch.arena.timing import DAY_US, Bursts
 from stillwatch.arena.world import LOG_HOURS, World
-from stillwatch.schema.errors import OutputError, UsageError, Where
+from stillwatch.schema.errors import OutputError, UsageError, Where, unwritable
 from stillwatch.schema.tables import ACCOUNTS, RELEASES, SANCTIONS
 
 SCENARIOS = {"null": (20_000, 500_000), "mixed": (20_000, 500_000), "demo": (4_000, 60_000)}
@@ -89,9 +89,7 @@ def make(
         _write(world, composed, temporary)
         temporary.replace(out)
     except OSError as error:
-        raise OutputError(
-            f"the log cannot be written: {error.strerror}", where=Where(file=out.name)
-        ) from error
+        raise unwritable(error, str(out), "the log") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return _summary(world, composed)

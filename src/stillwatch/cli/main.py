@@ -1,30 +1,38 @@
 """The commands. Each reads its options, calls one room and prints; errors become one message and an exit code.
 
-Exit codes: 0 done, 1 unexpected, 2 usage, 3 input, 4 output, 5 results folder, 6 missing extra, 130 Ctrl-C.
+Exit codes: 0 done, 1 unexpected (or whoever read our output went away), 2 usage, 3 input, 4 output, 5 results folder,
+6 missing extra, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
-from stillwatch.cli.show import groups_table, sight_table
-from stillwatch.ingest import coverage, open_log, write_canonical
+from stillwatch.cli.check import check_text
+from stillwatch.cli.data import data_app
+from stillwatch.cli.show import groups_table
+from stillwatch.ingest import open_log, write_canonical
+from stillwatch.ingest.lookup import read_lookups
 from stillwatch.report.explain import explain_text
 from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
+from stillwatch.scan.preview import preview
 from stillwatch.schema.errors import StillwatchError, UsageError
 from stillwatch.store.results import Results, read_earlier, read_results, refuse_existing, write_results
 
@@ -38,6 +46,7 @@ arena_app = typer.Typer(
     no_args_is_help=True, help="Synthetic logs with known truth, and the score of a scan."
 )
 app.add_typer(arena_app, name="arena")
+app.add_typer(data_app, name="data")
 
 Logs = Annotated[list[str], typer.Argument(help="Files, globs, directories, or - for standard input.")]
 Format = Annotated[
@@ -49,21 +58,44 @@ Overrides = Annotated[
 ]
 SideTable = Annotated[Path | None, typer.Option(help="Side table (Parquet, JSONL or CSV).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that must be refused.")]
+KeepRefused = Annotated[
+    bool,
+    typer.Option(
+        "--keep-refused", help="Write the bytes of refused rows to refused.jsonl: may hold prompts."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+INTERRUPTED = 130
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     try:
         code = app(args=list(args) if args is not None else None, standalone_mode=False)
+        sys.stdout.flush()
     except StillwatchError as error:
         print(f"stillwatch: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("stillwatch: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        _interrupted()
+    except SystemError as error:
+        # Ctrl-C inside a compiled function comes out as the cause of this one.
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        _interrupted()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); the interpreter must not try to flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        name = "" if error.filename is None else f"{error.filename}: "
+        print(f"stillwatch: {name}{error.strerror or error}", file=sys.stderr)
+        if error.errno == errno.ENOSPC and error.filename is None:
+            print("  the output cannot be printed: the disk behind it is full", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(4)
     except Exception as error:
         # Typer's own errors (unknown option, missing argument) know how to show themselves.
         show = getattr(error, "show", None)
@@ -71,7 +103,14 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    if code == INTERRUPTED:
+        _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> NoReturn:
+    print("stillwatch: interrupted; nothing was written", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
@@ -146,6 +185,7 @@ def scan(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     strict: Strict = False,
+    keep_refused: KeepRefused = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -162,6 +202,8 @@ def scan(
         strict=strict,
         options=Options(seed=seed),
         earlier=earlier,
+        lookups=read_lookups(),
+        keep_refused=keep_refused,
     )
     _write(scanned, out, force)
     if as_json:
@@ -177,7 +219,8 @@ def scan(
         console.print(note, highlight=False)
     console.print(scanned.findings.run.reach, highlight=False)
     if scanned.refusals:
-        console.print(f"{len(scanned.refusals)} rows were refused: see refused.jsonl")
+        count = len(scanned.refusals)
+        console.print(f"{count:,} {'row was' if count == 1 else 'rows were'} refused: see refused.jsonl")
     console.print(f"Results: {out}, for a person: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
@@ -187,26 +230,23 @@ def check(
     format: Format = None,
     mapping: Mapping = None,
     map_: Overrides = None,
+    accounts: SideTable = None,
+    sanctions: SideTable = None,
+    releases: SideTable = None,
+    references: SideTable = None,
     as_json: AsJson = False,
 ) -> None:
-    """The first minute with your own logs: what is filled, which detectors can see, which rows were refused."""
-    with open_log(logs, format=format, mapping=mapping, overrides=_pairs(map_)) as log:
-        found = coverage(log)
-        filled = {name: round(found.percent(name), 1) for name in found.filled}
-        refused = [f"{r.file}, row {r.row}: {r.reason}" for r in log.refusals[:10]]
-        side = sorted(log.side)
-        if as_json:
-            print(
-                json.dumps(
-                    {"rows": found.rows, "refused": found.refused, "filled": filled, "side_tables": side}
-                )
-            )
-            return
-        console = Console()
-        console.print(f"{found.rows:,} rows read as {log.format}, {found.refused:,} refused", highlight=False)
-        for line in refused:
-            console.print(f"  {line}", highlight=False)
-        console.print(sight_table(filled, log.side))
+    """The first minute with your own logs: what is filled, what a scan could see and decide, what was refused."""
+    with open_log(
+        logs,
+        format=format,
+        mapping=mapping,
+        overrides=_pairs(map_),
+        side=_side(accounts=accounts, sanctions=sanctions, releases=releases, references=references),
+        lookups=read_lookups(),
+    ) as log:
+        found = preview(log)
+    print(json.dumps(msgspec.to_builtins(found), indent=2) if as_json else check_text(found))
 
 
 @app.command()
@@ -226,13 +266,51 @@ def ingest(
     mapping: Mapping = None,
     map_: Overrides = None,
     strict: Strict = False,
+    keep_refused: KeepRefused = False,
 ) -> None:
     """Bring logs of any known format to the canonical tables."""
     with open_log(
-        logs, format=format, mapping=mapping, overrides=_pairs(map_), extras=True, strict=strict
+        logs,
+        format=format,
+        mapping=mapping,
+        overrides=_pairs(map_),
+        extras=True,
+        strict=strict,
+        lookups=read_lookups(),
     ) as log:
-        rows = write_canonical(log, out)
+        rows = write_canonical(log, out, keep_refused=keep_refused)
         print(f"{rows:,} rows written to {out}, {len(log.refusals):,} refused")
+
+
+@app.command()
+def sketch(
+    logs: Logs,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the text-free tables.")],
+    format: Format = None,
+    mapping: Mapping = None,
+    map_: Overrides = None,
+    accounts: SideTable = None,
+    sanctions: SideTable = None,
+    releases: SideTable = None,
+    references: SideTable = None,
+    strict: Strict = False,
+) -> None:
+    """Write logs without their text: fingerprints instead of prompts, to be scanned elsewhere with the same findings.
+
+    The fingerprints are made with public constants: whoever holds them can tell whether a text that they know occurs.
+    """
+    side = _side(accounts=accounts, sanctions=sanctions, releases=releases, references=references)
+    with open_log(
+        logs,
+        format=format,
+        mapping=mapping,
+        overrides=_pairs(map_),
+        side=side,
+        strict=strict,
+        lookups=read_lookups(),
+    ) as log:
+        rows = write_canonical(log, out, sketched=True)
+        print(f"{rows:,} rows without text written to {out}, {len(log.refusals):,} refused")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stillwatch.schema.errors import OutputError
+from stillwatch.schema.errors import no_room
 
 
 class Spool:
@@ -29,9 +29,8 @@ class Spool:
         try:
             values[offsets[0] : offsets[-1]].tofile(self._file)
         except OSError as error:
-            raise OutputError(
-                "the temporary folder is full or cannot be written while postings were spooled",
-                hint="set TMPDIR to a folder with more free space (about 0.5 GB for each million exchanges)",
+            raise no_room(
+                error, "while postings were spooled; a million exchanges need about 0.5 GB"
             ) from error
         self._offsets.append(offsets[1:] - offsets[0] + self.values)
         self.rows += len(offsets) - 1

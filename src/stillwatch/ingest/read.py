@@ -20,15 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwatch.ingest.ids import IDENTITY, Ordinals, derived_ids, row_hashes
+from stillwatch.ingest.lookup.use import NO_LOOKUPS, Lookups
 from stillwatch.ingest.objects import first_objects
 from stillwatch.ingest.owners import Owners
+from stillwatch.ingest.refused import with_bytes
 from stillwatch.ingest.registry import Importer, Probe, RawBatch, ReadOptions, choose, load_importers
 from stillwatch.ingest.side import read_side
 from stillwatch.ingest.source import InputInfo, Source, digest, discover, inspect, refuse_empty
-from stillwatch.schema.checks import DuplicateIds, TimeUnit, check_exchanges
+from stillwatch.schema.checks import Checked, DuplicateIds, TimeUnit, check_exchanges
 from stillwatch.schema.errors import InputError, UsageError, Where
-from stillwatch.schema.refusals import Refusal, raise_first
+from stillwatch.schema.refusals import Refusal, RefusalLedger, raise_first
 from stillwatch.schema.tables import EXCHANGES, SIDE_TABLES, required
+from stillwatch.sketch import faults
 
 _NEEDED = frozenset(required(EXCHANGES))
 
@@ -44,13 +47,14 @@ def open_log(
     extras: bool = False,
     strict: bool = False,
     batch_rows: int = 65_536,
+    lookups: Lookups = NO_LOOKUPS,
 ) -> Log:
     """Find, recognise and prepare the logs at `paths` (files, globs, directories, `-`).
 
     `format` names an importer, else the content decides. `mapping` is a TOML mapping file; `overrides` maps a
     column to `$.path` or `=constant` and wins over everything. `side` gives side tables by name and wins over
     those found in directories. `columns` restricts what is read to these canonical columns (the required ones
-    are always there). `extras` carries unknown columns along.
+    are always there). `extras` carries unknown columns along. `lookups` fills `asn` where the log has none.
 
     Raises UsageError, InputError, FormatError, EmptyLogError; reading rows starts with `Log.batches`.
     """
@@ -95,10 +99,21 @@ def open_log(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     wanted = None if columns is None else frozenset(columns) | _NEEDED
+    if wanted is not None and "asn" in wanted and "asn_ipv4" in lookups:
+        wanted |= {"ip"}
     options = ReadOptions(
         batch_rows=batch_rows, columns=wanted, extras=extras, mapping=mapping, overrides=dict(overrides or {})
     )
-    return Log(sources, importer, options, checked, strict=strict, folder=folder, skipped=found.skipped)
+    return Log(
+        sources,
+        importer,
+        options,
+        checked,
+        strict=strict,
+        folder=folder,
+        skipped=found.skipped,
+        lookups=lookups,
+    )
 
 
 def _probe(source: Source) -> Probe:
@@ -129,6 +144,7 @@ class Log:
     """What the log itself says about who holds the accounts, as far as that pass has come."""
     skipped: list[str]
     """Files inside named directories that are no logs."""
+    lookups: Lookups
     schema: pa.Schema
     """Of every batch: canonical columns in canonical order; unknown columns may follow under `extras`."""
 
@@ -142,6 +158,7 @@ class Log:
         strict: bool,
         folder: Path,
         skipped: list[str],
+        lookups: Lookups = NO_LOOKUPS,
     ) -> None:
         self._sources = list(sources)
         self._importer = importer
@@ -149,6 +166,7 @@ class Log:
         self._strict = strict
         self.side = side
         self.skipped = skipped
+        self.lookups = lookups
         wanted = options.columns
         self.schema = pa.schema(
             [column for column in EXCHANGES if wanted is None or column.name in wanted | {"raw_ref"}]
@@ -182,6 +200,10 @@ class Log:
             label = f"{self._importer.name}/{source.container}{packed}"
             infos.append(InputInfo(source.path, source.number, source.size, digest(source.original), label))
         return infos
+
+    def refusals_with_bytes(self) -> list[Refusal]:
+        """`refusals` with the bytes of each row, for whoever asked for them. Reads the inputs again."""
+        return with_bytes(self.refusals, self._sources)
 
     def _reset(self) -> None:
         self.refusals = []
@@ -258,6 +280,7 @@ class Log:
         checked = check_exchanges(
             table, file=source.path, rows=raw.rows, offsets=raw.offsets, unit=progress.units[source.number]
         )
+        checked = _with_sound_sketches(checked, source.path, raw)
         batch, rows, refused = checked.batch, checked.rows, list(checked.refusals)
         if nameless is not None:
             batch = _name(batch, nameless[checked.kept], progress.ordinals)
@@ -268,7 +291,38 @@ class Log:
                 offset = None if offsets is None else int(offsets[index])
                 refused.append(Refusal(source.path, int(rows[index]), offset, "exchange_id", _DUPLICATE))
             batch, rows = batch.filter(pa.array(~again)), rows[~again]
+        if "asn" in self.schema.names and "asn_ipv4" in self.lookups:
+            batch = _with_networks(batch, self.lookups)
         return _shaped(batch, self.schema, source.number, rows, self._options.extras), refused
+
+
+def _with_networks(batch: pa.RecordBatch, lookups: Lookups) -> pa.RecordBatch:
+    """Fill `asn` from the address where the log itself does not say it."""
+    names = batch.schema.names
+    if "ip" not in names or ("asn" in names and batch.column("asn").null_count == 0):
+        return batch
+    found = lookups.asn(batch.column("ip"))
+    if "asn" not in names:
+        return batch.append_column(EXCHANGES.field("asn"), found)
+    at = names.index("asn")
+    return batch.set_column(at, EXCHANGES.field("asn"), pc.coalesce(batch.column(at), found))
+
+
+def _with_sound_sketches(checked: Checked, file: str, raw: RawBatch) -> Checked:
+    """Refuse rows whose sketch cannot be read: one damaged cell must not stop a scan."""
+    ledger = RefusalLedger(checked.batch.num_rows)
+    for name in ("system_sketch", "prompt_sketch", "response_sketch"):
+        if name in checked.batch.schema.names:
+            for bad, what in faults(checked.batch.column(name)):
+                ledger.refuse(bad, name, f"the sketch {what}")
+    sound = ledger.kept
+    if sound.all():
+        return checked
+    offsets = None if raw.offsets is None else raw.offsets[checked.kept]
+    refused = [*checked.refusals, *ledger.refusals(file, checked.rows, offsets)]
+    kept = checked.kept.copy()
+    kept[np.flatnonzero(kept)[~sound]] = False
+    return Checked(checked.batch.filter(pa.array(sound)), refused, checked.rows[sound], kept)
 
 
 _DUPLICATE = "this exchange_id occurred before"

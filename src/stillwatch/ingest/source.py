@@ -10,11 +10,12 @@ import glob
 import hashlib
 import os
 import re
-import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, cast
 
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
-from stillwatch.schema.errors import EmptyLogError, FormatError, InputError, UsageError, Where
+from stillwatch.schema.errors import EmptyLogError, FormatError, InputError, UsageError, Where, no_room
 from stillwatch.schema.tables import SIDE_TABLES
 
 Container = Literal["parquet", "arrow", "jsonl", "json", "csv", "empty"]
@@ -36,6 +37,9 @@ DATA_SUFFIXES = frozenset(
     {".parquet", ".pq", ".arrow", ".feather", ".ipc", ".jsonl", ".ndjson", ".json", ".log", ".csv", ".tsv"}
 )
 """Names that count as logs inside a directory; a file named on the command line may have any name."""
+
+LISTINGS = frozenset({"refused.jsonl"})
+"""What this program itself writes beside canonical tables: never taken for a log inside a directory."""
 
 _COMPRESSED_SUFFIXES = frozenset({".gz", ".zst"})
 _READ_ERRORS = (OSError, EOFError, pa.ArrowException)
@@ -177,6 +181,17 @@ def _add_file(found: Found, path: str) -> None:
 def _add_directory(found: Found, top: Path) -> None:
     for folder, names, files in os.walk(top):
         names[:] = sorted(name for name in names if not name.startswith(".") and name != "truth")
+        if "findings.json" in files:
+            # Results of an earlier scan, perhaps of this very folder: their tables are no logs.
+            if Path(folder) == top:
+                raise InputError(
+                    "this is a results folder, not a log",
+                    where=Where(str(top)),
+                    hint="name the log that was scanned; `stillwatch explain` reads results",
+                )
+            found.skipped.extend(os.path.join(folder, name) for name in sorted(files))
+            names[:] = []
+            continue
         for name in sorted(files):
             path = os.path.join(folder, name)
             if name.startswith("."):
@@ -184,7 +199,11 @@ def _add_directory(found: Found, top: Path) -> None:
             suffixes = Path(name).suffixes
             plain = [suffix for suffix in suffixes if suffix not in _COMPRESSED_SUFFIXES]
             is_side = name.split(".", 1)[0] in SIDE_TABLES
-            if (plain and plain[-1] not in DATA_SUFFIXES) or (is_side and Path(folder) != top):
+            if (
+                name in LISTINGS
+                or (plain and plain[-1] not in DATA_SUFFIXES)
+                or (is_side and Path(folder) != top)
+            ):
                 found.skipped.append(path)
             else:
                 _add_file(found, path)
@@ -198,11 +217,21 @@ def open_stream(local: Path, compression: Compression) -> ByteStream:
 
 
 def spool(stream: BinaryIO, folder: Path) -> Path:
-    """Copy standard input to a private temporary file, so that it can be read more than once."""
-    handle, name = tempfile.mkstemp(prefix="stdin-", dir=folder)
-    with os.fdopen(handle, "wb") as out:
-        shutil.copyfileobj(stream, out, 1 << 20)
+    """Copy standard input or a pipe to a private temporary file, so that it can be read more than once."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="stdin-", dir=folder)
+        with os.fdopen(handle, "wb", buffering=0) as out:
+            while block := stream.read(1 << 20):
+                _write_all(out, block)
+    except OSError as error:
+        raise no_room(error, "while standard input or a pipe was copied") from error
     return Path(name)
+
+
+def _write_all(out: RawIOBase, block: bytes) -> None:
+    rest = memoryview(block)
+    while rest:
+        rest = rest[out.write(rest) or 0 :]
 
 
 def inspect(path: str, number: int, folder: Path) -> Source:
@@ -213,7 +242,7 @@ def inspect(path: str, number: int, folder: Path) -> Source:
     `empty`: one empty file among many is no reason to stop.
     """
     try:
-        local = spool(sys.stdin.buffer, folder) if path == "-" else Path(path)
+        local = _local(path, folder)
         size = local.stat().st_size
         with local.open("rb") as raw:
             magic = raw.read(8)
@@ -232,7 +261,28 @@ def inspect(path: str, number: int, folder: Path) -> Source:
         columns = tuple(csv_header(head, path))
     if columns is not None:
         _refuse_repeated(path, columns)
-    return Source(path, local, number, size, compression, container, head, columns, given, packing)
+    name = shown(path)
+    return Source(name, local, number, size, compression, container, head, columns, given, packing)
+
+
+def _local(path: str, folder: Path) -> Path:
+    """The file to read: a copy of what can be read only once. InputError for devices."""
+    if path == "-":
+        return spool(sys.stdin.buffer, folder)
+    mode = os.stat(path).st_mode
+    if stat.S_ISFIFO(mode):
+        with open(path, "rb") as pipe:
+            return spool(pipe, folder)
+    if not stat.S_ISREG(mode) and not os.path.samefile(path, os.devnull):
+        raise InputError(
+            "neither a file nor a pipe", where=Where(path), hint="name a file, or - for standard input"
+        )
+    return Path(path)
+
+
+def shown(path: str) -> str:
+    """A path as text that any file and terminal takes: bytes that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def digest(local: Path) -> str:
@@ -374,6 +424,8 @@ def _unpacked(path: str, local: Path, compression: Compression, folder: Path) ->
         with os.fdopen(handle, "wb") as out:
             while block := stream.read(1 << 20):
                 out.write(block)
+    except OSError as error:
+        raise no_room(error, "while a compressed table was unpacked") from error
     finally:
         stream.close()
     return Path(name)

@@ -19,7 +19,7 @@ from stillwatch.engine.aggregate import Aggregate
 from stillwatch.engine.spool import Spool
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
-from stillwatch.sketch import PartSketch, from_binary, sketch_text
+from stillwatch.sketch import PartSketch, sketch_of, stored_or_text
 from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
 from stillwatch.views.families import Families, find_families
@@ -90,6 +90,8 @@ class Reduced:
     filled: dict[str, int]
     """Rows with a value, per column."""
     own_refusals: int
+    public_postings: U64
+    """Shingles of published prompts, sorted; what a family consists of is public if half of it is among them."""
 
     @property
     def accounts(self) -> int:
@@ -99,7 +101,8 @@ class Reduced:
 class Collector:
     """Feeds on canonical batches; `finish` gives the reduced log. `folder` takes the spooled postings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, public_postings: U64 | None = None) -> None:
+        self._public = np.zeros(0, np.uint64) if public_postings is None else public_postings
         self._codes: dict[str, int] = {}
         self._signals: tuple[BatchSignal, ...] = (*link.BATCH_SIGNALS, *form.BATCH_SIGNALS)
         self._tables = {signal.name: Aggregate() for signal in self._signals}
@@ -285,6 +288,7 @@ class Collector:
             gateway,
             dict(sorted(self.filled.items())),
             self.own_refusals,
+            self._public,
         )
 
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:
@@ -313,11 +317,8 @@ class _Part:
 
 def part_sketch(batch: pa.RecordBatch, part: str) -> PartSketch:
     """The sketch of `prompt` or `system`: supplied by the log, or made from its text."""
-    name = f"{part}_sketch"
-    if name in batch.schema.names and batch.column(name).null_count < batch.num_rows:
-        return from_binary(batch.column(name))
-    values = column(batch, part)
-    return sketch_text(values.cast(pa.string()))
+    texts = column(batch, part).cast(pa.string())
+    return sketch_of(stored_or_text(column(batch, f"{part}_sketch"), texts))
 
 
 def _family_rows(families: Families, account: I32, ts: I64, kind: str) -> _Part:

@@ -22,6 +22,7 @@ from stillwatch.views.time import TimeView, build_time_view
 
 PUBLIC_HOLDERS = 50
 PUBLIC_P = 0.01
+PUBLISHED_SHARE = 0.5
 PUBLIC_DRAWS = 299
 """Enough to tell p <= PUBLIC_P."""
 REPEATED = 2
@@ -136,6 +137,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
     public = _public_keys(form_index, identity, residuals, strata, seed)
+    public |= _published(reduced, held, form_index.n_keys)
     turns = reduced.turns
     bans = np.flatnonzero(units.banned_us > 0)
     edges = dt.find_handovers(
@@ -185,6 +187,20 @@ def _family_keys(reduced: Reduced, families: Families, kind: str) -> I64:
         there = reduced.form.key_hash[place] == wanted
         held[there] = place[there]
     return held
+
+
+def _published(reduced: Reduced, held: I64, keys: int) -> Bool:
+    """FORM keys of prompt families at least half of which are text of published prompts."""
+    families = reduced.prompt_families
+    listed = np.zeros(keys, bool)
+    if len(reduced.public_postings) == 0 or len(held) == 0:
+        return listed
+    known = np.isin(families.key, reduced.public_postings)
+    share = np.bincount(families.key_family, known, len(held)) / np.bincount(
+        families.key_family, minlength=len(held)
+    ).clip(1)
+    listed[held[(held >= 0) & (share >= PUBLISHED_SHARE)]] = True
+    return listed
 
 
 def _index(table: KeyTable, sparing: Bool | None = None) -> KeyIndex:

@@ -21,16 +21,18 @@ from stillwatch.campaign.lineage import Earlier
 from stillwatch.campaign.record import iso
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.ingest import open_log
+from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
-from stillwatch.scan.collect import COLUMNS, Collector, Reduced
+from stillwatch.scan.collect import COLUMNS, SEPARATOR, Collector, Reduced
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
-from stillwatch.scan.units import Units, align
+from stillwatch.scan.sight import BUSY, Seen, known_accounts, sights, table_sights
+from stillwatch.scan.units import align
 from stillwatch.schema.errors import EmptyLogError
 from stillwatch.schema.refusals import Refusal
-from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, Sight
+from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, TableUsed
 
 Progress = Callable[[str, int, int], None]
 ROADS = ("references", "direct")
@@ -46,9 +48,15 @@ class Options:
     most_references: int | None = None
     """Use at most so many reference groups (the arena measures 0, 20, 50); None: all."""
 
-    def digest(self) -> str:
-        """SHA-256 of the options, hex."""
-        plain = {"seed": self.seed, "roads": list(self.roads), "most_references": self.most_references}
+    def digest(self, tables: Sequence[TableUsed] = ()) -> str:
+        """SHA-256 of the options and of the lookup tables at hand, hex."""
+        plain: dict[str, object] = {
+            "seed": self.seed,
+            "roads": list(self.roads),
+            "most_references": self.most_references,
+        }
+        if tables:
+            plain["tables"] = {table.name: table.digest for table in tables}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -88,11 +96,15 @@ def scan(
     strict: bool = False,
     options: Options | None = None,
     earlier: Earlier | None = None,
+    lookups: Lookups = NO_LOOKUPS,
+    keep_refused: bool = False,
     progress: Progress = _silent,
 ) -> Scanned:
     """Scan logs (files, globs, directories, `-`). Raises StillwatchError's kinds; writes nothing.
 
-    Groups that go on from those of an `earlier` scan keep their ids.
+    Groups that go on from those of an `earlier` scan keep their ids. `lookups` are tables of what is publicly known
+    (`stillwatch.ingest.lookup`); the results name them by digest, and say what was lost without them. `keep_refused`
+    lists refused rows with their bytes, which may hold anything that a log holds.
     """
     options = options or Options()
     started = time.monotonic()
@@ -107,9 +119,10 @@ def scan(
             side=side,
             columns=COLUMNS,
             strict=strict,
+            lookups=lookups,
         ) as log,
     ):
-        collector = Collector(Path(folder))
+        collector = Collector(Path(folder), lookups.public_postings)
         try:
             rows: dict[int, int] = {}
             for batch in log.batches():
@@ -129,7 +142,7 @@ def scan(
             if "accounts" not in tables and owners.num_rows:
                 tables["accounts"] = owners
             reduced = collector.finish(tables.get("accounts"))
-            units = align(reduced, tables)
+            units = align(reduced, tables, lookups)
             marks["reduce"] = time.monotonic() - started
             judged = judge(reduced, units, options.seed, progress)
             if options.most_references is not None or options.roads != ROADS:
@@ -144,7 +157,7 @@ def scan(
                     refit(judged, group_rows, finding, assignment.accounts[assignment.core])
             listed, assigned = _still_groups(listed, assigned)
             releases = release_events(tables.get("releases"))
-            refusals = list(log.refusals)
+            refusals = log.refusals_with_bytes() if keep_refused else list(log.refusals)
             progress("skeletons", 0, 1)
             result = tabulate(judged, listed, assigned, releases, log)
             if earlier is not None:
@@ -164,7 +177,7 @@ def scan(
             ]
             run = Run(
                 version=version(),
-                config_digest=options.digest(),
+                config_digest=options.digest(lookups.used),
                 seed=options.seed,
                 inputs=inputs,
                 accounts=reduced.accounts,
@@ -178,9 +191,10 @@ def scan(
                 references_needed=judged.conformal.needed,
                 p_min=judged.conformal.p_min,
                 reach=reach(judged),
-                sight=sights(reduced, units, tables),
+                sight=[*sights(_seen(reduced, tables)), *table_sights(lookups)],
                 releases=releases,
                 notes=_notes(judged, listed),
+                tables=list(lookups.used),
                 previous=None if earlier is None else earlier.digest,
             )
             info = {
@@ -269,38 +283,17 @@ def reach(judged: Judged) -> str:
     )
 
 
-def sights(reduced: Reduced, units: Units, tables: Mapping[str, pa.Table]) -> list[Sight]:
-    """Which detectors could see, and why not."""
-    total = max(1, int(reduced.volume.sum()) + reduced.own_refusals)
-
-    def share(*names: str) -> float:
-        return max(reduced.filled.get(name, 0) / total for name in names)
-
-    def sight(detector: str, part: float, needs: str) -> Sight:
-        state = "on" if part >= 0.5 else "weak" if part > 0 else "blind"
-        return Sight(detector=detector, state=state, reason=f"{needs}: filled in {part:.0%} of rows")  # type: ignore[arg-type]
-
-    known = float((units.created_us > 0).mean())
-    payers = float((units.payer >= 0).mean())
-    estimates = float((np.any(reduced.activity.count > 0) and (reduced.volume >= 20).mean()) or 0.0)
-    return [
-        sight("FORM prompt families", share("prompt", "prompt_sketch"), "prompt"),
-        sight("FORM system prompts", share("system", "system_sketch", "system_hash"), "system"),
-        sight("LINK addresses", share("ip"), "ip"),
-        sight("LINK client stack", share("ja4", "header_hash"), "ja4, header_hash"),
-        sight("LINK payment", payers, "accounts.payment_fp (accounts)"),
-        sight("LINK sign-up batches", known, "accounts.created_at (accounts)"),
-        sight("TIME co-activity", estimates, "accounts with 20 exchanges or more"),
-        sight("direct: hand-over", share("turn_hashes"), "turn_hashes"),
-        Sight(
-            detector="direct: take-over after bans",
-            state="on" if "sanctions" in tables else "weak",
-            reason="sanctions table"
-            if "sanctions" in tables
-            else "no sanctions table: last exchanges stand in",
-        ),
-        Sight(detector="TRACE, FAN-OUT", state="blind", reason="not part of this version"),
-    ]
+def _seen(reduced: Reduced, tables: Mapping[str, pa.Table]) -> Seen:
+    """What the log held, for the words on what could not be seen."""
+    owners = {name.partition(SEPARATOR)[0] for name in reduced.principals}
+    return Seen(
+        rows=int(reduced.volume.sum()) + reduced.own_refusals,
+        filled=reduced.filled,
+        accounts=len(owners),
+        busy=int((reduced.volume >= BUSY).sum()),
+        known=known_accounts(tables.get("accounts"), owners),
+        tables=frozenset(tables),
+    )
 
 
 def _notes(judged: Judged, listed: Sequence[Finding]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stillwatch.engine.spool import Spool
-from stillwatch.sketch import PartSketch, from_binary, sketch_text
+from stillwatch.sketch import PartSketch, sketch_of, stored_or_text
 from stillwatch.views.base import I32, I64, U64, column
 from stillwatch.views.families import Families, find_families
 
@@ -48,10 +48,8 @@ class SystemPrompts:
 
     def add(self, batch: pa.RecordBatch, account: I32, ts: I64, start: int) -> None:
         """Take in one batch; its first row is the counted row `start`. Each prompt is sketched once a batch."""
-        values = column(batch, "system_sketch")
-        if values.null_count == len(values):
-            # The reader gives every column of the schema; one without a value says nothing.
-            values = column(batch, "system")
+        # The reader gives every column of the schema; one without a value says nothing.
+        values = stored_or_text(column(batch, "system_sketch"), column(batch, "system"))
         of_row = np.full(len(account), -1, np.int32)
         self._of_row.append(of_row)
         if pa.types.is_null(values.type) or values.null_count == len(values):
@@ -59,7 +57,7 @@ class SystemPrompts:
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         encoded = values.dictionary_encode()
-        part = _sketched(encoded.dictionary)
+        part = sketch_of(encoded.dictionary)
         index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         there = np.flatnonzero(index >= 0)
         order = there[np.lexsort((ts[there], index[there], account[there]))]
@@ -97,10 +95,6 @@ class SystemPrompts:
         of_row = np.concatenate(self._of_row) if self._of_row else np.zeros(0, np.int32)
         found = find_families(account, offsets, postings, np.array(self._level, np.uint8), accounts)
         return Systems(found, account, np.array(self._us, np.int64), offsets, postings, self._rows, of_row)
-
-
-def _sketched(values: pa.Array) -> PartSketch:
-    return from_binary(values) if pa.types.is_binary(values.type) else sketch_text(values)
 
 
 def _postings(part: PartSketch, rows: I64) -> tuple[I64, U64]:

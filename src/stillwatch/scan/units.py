@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stillwatch.ingest.lookup.use import NO_LOOKUPS, WEBMAIL, Lookups
 from stillwatch.scan.collect import SEPARATOR, Reduced
 from stillwatch.views.base import I64
 
@@ -42,7 +43,7 @@ class Units:
     mail: I64
     """Mail domain."""
     corporate: I64
-    """Mail domain, -1 where it is a mail provider's."""
+    """Mail domain, -1 where it is a mail provider's: webmail or throw-away."""
     block: I64
     """Address block that at least half of the account's exchanges come from."""
     banned_us: I64
@@ -62,8 +63,8 @@ def _codes(values: list[Any]) -> I64:
     return np.array([names.get(v, -1) for v in values], np.int64)
 
 
-def align(reduced: Reduced, side: dict[str, pa.Table]) -> Units:
-    """Look the accounts up in the side tables."""
+def align(reduced: Reduced, side: dict[str, pa.Table], lookups: Lookups = NO_LOOKUPS) -> Units:
+    """Look the accounts up in the side tables, and their mail domains in the lookup tables."""
     n = reduced.accounts
     owner = [name.partition(SEPARATOR)[0] for name in reduced.principals]
     split = np.array([SEPARATOR in name for name in reduced.principals], bool)
@@ -89,9 +90,14 @@ def align(reduced: Reduced, side: dict[str, pa.Table]) -> Units:
     claimed = np.where(only_log, reduced.declared + int(claimed.max(initial=-1)) + 1, claimed)
     contract = columns.get("contract", blank)
     created_us = np.array(columns.get("created_at", [0] * n), np.int64)
-    mail = _codes(columns.get("email_domain", blank))
+    domains = columns.get("email_domain", blank)
+    mail = _codes(domains)
     holders = np.bincount(mail[mail >= 0], minlength=int(mail.max(initial=0)) + 1)
     provider = np.append(holders > max(20.0, WEBMAIL_SHARE * n), False)
+    # A domain that sells mailboxes for ten minutes owns nobody, however few accounts of this log use it.
+    names = sorted({d for d in domains if d})
+    open_to_all = lookups.disposable(names) | WEBMAIL.intersection(names)
+    provider[[place for place, name in enumerate(names) if name in open_to_all]] = True
     registered = np.array([c == "gateway" for c in contract], bool) | reduced.gateway
     personal = split  # what the gateway's own account says tells nothing about one of its users
     hide = np.where(personal, -1, 0)

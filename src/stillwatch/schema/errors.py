@@ -17,6 +17,7 @@ addresses or account ids.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 
@@ -91,6 +92,43 @@ class OutputError(StillwatchError):
     """Results cannot be written."""
 
     exit_code = 4
+
+
+def unwritable(error: OSError, place: str, what: str = "the results") -> OutputError:
+    """The OutputError for what the system said while `what` was written to `place`.
+
+    Arrow puts the system's number into the text of its errors only.
+    """
+    where = Where(place)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or f"[errno {errno.ENOSPC}]" in str(error)
+    if full:
+        return OutputError(
+            "the disk is full; nothing was kept",
+            where=where,
+            hint="free some space or name a folder on another disk",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(
+            f"{what} cannot be written here: {error.strerror}",
+            where=where,
+            hint="check the permissions of the folder above it, or name another folder",
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return OutputError(
+            f"{what} cannot be written: part of this path is a file", where=where, hint="name another folder"
+        )
+    return OutputError(
+        f"{what} cannot be written: {error.strerror or 'I/O error'}", where=where, hint="name another folder"
+    )
+
+
+def no_room(error: OSError, doing: str) -> OutputError:
+    """The OutputError for a temporary folder that is full or cannot be used."""
+    return OutputError(
+        f"the temporary folder is full or cannot be written {doing}"
+        + (f" ({error.strerror})" if error.strerror else ""),
+        hint="set TMPDIR to a folder with more free space",
+    )
 
 
 class ResultError(StillwatchError):

@@ -12,8 +12,8 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
-class Refusal(msgspec.Struct, frozen=True, gc=False):
-    """One refused row. It names the place and the reason, never the row's content."""
+class Refusal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One refused row. It names the place and the reason, and the row's content only where that was asked for."""
 
     file: str
     row: int
@@ -22,6 +22,8 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     """Byte offset of the row in the decompressed file, where the reader knows it."""
     column: str | None
     reason: str
+    raw: bytes | None = None
+    """The row as it stands in the log, under `--keep-refused` only; base64 in JSON."""
 
 
 class RefusalLedger:

@@ -143,6 +143,15 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class TableUsed(msgspec.Struct, frozen=True, kw_only=True):
+    """A lookup table (networks, mail domains, published prompts) that a scan had."""
+
+    name: str
+    rows: int
+    digest: str
+    """SHA-256 of its content, hex."""
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The scan itself."""
 
@@ -165,6 +174,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     sight: list[Sight]
     releases: list[TimelineEvent]
     notes: list[str]
+    tables: list[TableUsed] = []
+    """By name; the configuration digest covers them."""
     previous: str | None = None
     """Digest of the earlier results whose group ids were kept."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillwatch.schema.errors import FormatError, Where
 from stillwatch.schema.tables import REDACTION_MARKERS
@@ -145,35 +146,71 @@ def to_binary(part: PartSketch) -> pa.BinaryArray:
     return pa.Array.from_buffers(pa.large_binary(), n, buffers)
 
 
-def from_binary(values: pa.Array | pa.ChunkedArray, *, first_row: int = 1) -> PartSketch:
-    """Read stored sketches. FormatError names the row (counted from `first_row`) that is not one."""
+def faults(values: pa.Array | pa.ChunkedArray) -> list[tuple[npt.NDArray[np.bool_], str]]:
+    """What is wrong with stored sketches: (bool[rows], reason) for each kind of fault that occurs."""
+    return _layout(values).faults
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Stored sketches as words; `at` is where each present row begins."""
+
+    there: npt.NDArray[np.bool_]
+    words: U64
+    at: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    faults: list[tuple[npt.NDArray[np.bool_], str]]
+
+
+def _layout(values: pa.Array | pa.ChunkedArray) -> _Layout:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     values = values.cast(pa.large_binary()).fill_null(b"")
     n = len(values)
+    counts = np.zeros(n, np.int64)
     _, offset_buffer, data_buffer = values.buffers()
     if n == 0 or offset_buffer is None or data_buffer is None:
-        return _without_text(n)
+        none = np.zeros(n, bool)
+        return _Layout(none, np.zeros(0, np.uint64), np.zeros(0, np.int64), counts, [])
     offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + n + 1]
     size = np.diff(offsets)
     there = size > 0
     bad = there & ((size % 8 != 0) | (size < 8 * _HEADER_WORDS))
-    _refuse(bad, first_row, "is truncated or not a sketch")
-    raw = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]].tobytes()
-    words = np.frombuffer(raw, "<u8").astype(np.uint64)
-    at = ((offsets[:-1] - offsets[0]) // 8)[there]
+    found = [(bad, "is truncated or not a sketch")] if bad.any() else []
+    raw = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
+    if bad.any():
+        # Rows of odd length would shift all that follow: they are taken out before words are read.
+        raw = raw[np.repeat(~bad, size)]
+        size = np.where(bad, 0, size)
+        there = size > 0
+    words = np.frombuffer(raw.tobytes(), "<u8").astype(np.uint64)
+    at = np.concatenate([[0], np.cumsum(size)])[:-1][there] // 8
+    counts[there] = size[there] // 8 - _HEADER_WORDS
     head = words[at]
     unknown = np.zeros(n, bool)
     unknown[there] = (head & np.uint64(0xFF)) != SKETCH_VERSION
-    _refuse(unknown, first_row, f"has another version than {SKETCH_VERSION}")
-    counts = np.zeros(n, np.int64)
-    counts[there] = size[there] // 8 - _HEADER_WORDS
     claimed = np.zeros(n, np.int64)
     claimed[there] = (words[at + 2] >> np.uint64(32)).astype(np.int64)
     level = _placed(there, (head >> np.uint64(8)) & np.uint64(0xFF), np.uint8)
     broken = (claimed != counts) | (level > 15)
     broken[there] |= (words[at + 3] == 0) | (counts[there] == 0) | ((words[at + 1] >> np.uint64(63)) != 0)
-    _refuse(broken, first_row, "contradicts its own header")
+    if unknown.any():
+        found.append((unknown, f"has another version than {SKETCH_VERSION}"))
+    if (broken & ~unknown).any():
+        found.append((broken & ~unknown, "contradicts its own header"))
+    return _Layout(there, words, at, counts, found)
+
+
+def from_binary(values: pa.Array | pa.ChunkedArray, *, first_row: int = 1) -> PartSketch:
+    """Read stored sketches. FormatError names the row (counted from `first_row`) that is not one."""
+    layout = _layout(values)
+    for bad, what in layout.faults:
+        _refuse(bad, first_row, what)
+    there, words, at, counts = layout.there, layout.words, layout.at, layout.counts
+    n = len(there)
+    if not there.any():
+        return _without_text(n)
+    head = words[at]
     post_offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     first = np.zeros(n, np.int64)
     first[there] = at + _HEADER_WORDS
@@ -184,7 +221,7 @@ def from_binary(values: pa.Array | pa.ChunkedArray, *, first_row: int = 1) -> Pa
         _placed(there, words[at + 4], np.uint64),
         post_offsets,
         words[source],
-        level,
+        _placed(there, (head >> np.uint64(8)) & np.uint64(0xFF), np.uint8),
         _placed(there, words[at + 1] >> np.uint64(32), np.int32),
         _placed(there, np.minimum(words[at + 2] & low, np.uint64(2**31 - 1)), np.int32),
         _placed(there, (head >> np.uint64(16)) & np.uint64(0xFF), np.uint8),
@@ -196,6 +233,28 @@ def _placed(there: npt.NDArray[np.bool_], values: U64, dtype: npt.DTypeLike) -> 
     out = np.zeros(len(there), dtype)
     out[there] = values.astype(dtype)
     return out
+
+
+def stored_or_text(stored: pa.Array, texts: pa.Array) -> pa.Array:
+    """What a part of some rows is sketched from: stored sketches if no row has text, texts if none has a sketch.
+
+    Where a log has both, rows with text only get their sketch here, so that no row loses its text.
+    """
+    if stored.null_count == len(stored):
+        return texts
+    if texts.null_count == len(texts):
+        return stored
+    return pc.coalesce(stored.cast(pa.large_binary()), to_binary(sketch_text(texts)).cast(pa.large_binary()))
+
+
+def sketch_of(values: pa.Array) -> PartSketch:
+    """The sketch of a column of texts or of stored sketches, by its type."""
+    kind = values.type
+    return (
+        from_binary(values)
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        else sketch_text(values)
+    )
 
 
 def _refuse(bad: npt.NDArray[np.bool_], first_row: int, what: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillwatch.campaign.lineage import Earlier
-from stillwatch.schema.errors import OutputError, ResultError, Where
+from stillwatch.schema.errors import OutputError, ResultError, Where, unwritable
 from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
@@ -127,26 +126,10 @@ def _beside(out: Path) -> Iterator[Path]:
         else:
             os.replace(folder, out)
     except OSError as error:
-        raise _speaking(error, out) from error
+        raise unwritable(error, str(out)) from error
     finally:
         if folder is not None and folder.exists():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _speaking(error: OSError, out: Path) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            "the disk is full; nothing was kept",
-            where=Where(str(out)),
-            hint="free some space or name a folder on another disk",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(
-            "the output folder cannot be written",
-            where=Where(str(out)),
-            hint="check its permissions, or name another folder",
-        )
-    return OutputError(f"the results cannot be written: {error.strerror}", where=Where(str(out)))
 
 
 def _write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
@@ -191,6 +174,12 @@ def read_results(folder: Path) -> Results:
 
 def _read_findings(folder: Path) -> Findings:
     path = folder / "findings.json"
+    if not folder.is_dir():
+        raise ResultError(
+            "there is no such folder" if not folder.exists() else "this is a file, not a results folder",
+            where=Where(str(folder)),
+            hint="name a folder that `stillwatch scan --out` wrote",
+        )
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
