@@ -50,6 +50,11 @@ class Rhythm:
     loud_residuals: F32
     quiet_sample: I64
 
+    @property
+    def most_bits(self) -> float:
+        """The most that TIME can say about an account."""
+        return float(np.log2(0.5 * np.sqrt(SAMPLE + 1)))
+
 
 def build_rhythm(residuals: F32, offsets: I64, hours: I32, log_hours: int) -> Rhythm:
     """Index the activity table: `offsets` int64 (accounts+1,), `hours` int32, sorted by (account, hour)."""
@@ -59,7 +64,7 @@ def build_rhythm(residuals: F32, offsets: I64, hours: I32, log_hours: int) -> Rh
     kind = np.searchsorted(CLASSES, lengths, side="right")
     kind[loud | (lengths == 0)] = -1
     sample = _sample(np.flatnonzero(loud))
-    quiet = [_sample(np.flatnonzero(kind == k)) for k in range(len(CLASSES) + 1)]
+    quiet = [_sample(np.flatnonzero(kind == k), SAMPLE // 4) for k in range(len(CLASSES) + 1)]
     return Rhythm(
         residuals,
         loud,
@@ -74,12 +79,12 @@ def build_rhythm(residuals: F32, offsets: I64, hours: I32, log_hours: int) -> Rh
     )
 
 
-def _sample(accounts: I64) -> I64:
-    """At most SAMPLE of them, spread by a fixed hash of the account's number."""
-    if len(accounts) <= SAMPLE:
+def _sample(accounts: I64, most: int = SAMPLE) -> I64:
+    """At most `most` of them, spread by a fixed hash of the account's number."""
+    if len(accounts) <= most:
         return accounts
     spread = (accounts.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    return np.sort(accounts[np.argsort(spread, kind="stable")[:SAMPLE]])
+    return np.sort(accounts[np.argsort(spread, kind="stable")[:most]])
 
 
 def rhythm_bits(rhythm: Rhythm, group: I64, accounts: I64) -> F64:

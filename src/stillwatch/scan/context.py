@@ -20,6 +20,7 @@ from stillwatch.views.base import I64, KeyTable, mix
 from stillwatch.views.families import Families
 from stillwatch.views.time import TimeView, build_time_view
 
+NEVER = np.iinfo(np.int64).max
 PUBLIC_HOLDERS = 50
 PUBLIC_P = 0.01
 PUBLISHED_SHARE = 0.5
@@ -67,6 +68,8 @@ class Context:
     """Key number in FORM of each system family."""
     size: I64
     """Postings behind each FORM key."""
+    first_us: dict[str, I64]
+    """First time that each key was seen, for FORM and LINK; NEVER for keys without a time."""
 
 
 @dataclass(slots=True)
@@ -175,7 +178,14 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         held,
         of_system,
         size,
+        {"FORM": _first_seen(reduced.form), "LINK": _first_seen(reduced.link)},
     )
+
+
+def _first_seen(table: KeyTable) -> I64:
+    first = np.full(len(table.key_hash), NEVER)
+    np.minimum.at(first, table.key, np.where(table.first > 0, table.first, NEVER))
+    return first
 
 
 def _family_keys(reduced: Reduced, families: Families, kind: str) -> I64:

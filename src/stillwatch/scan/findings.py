@@ -30,7 +30,7 @@ from stillwatch.detect.score import LEVEL
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
-from stillwatch.scan.context import DIRECT_REACH
+from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, GroupRows, Judged
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
@@ -116,8 +116,7 @@ def _name(context: Context, finding: Finding, used: set[str]) -> str:
         core = core_keys(context.link, finding.members, context.link.weight)
     if len(core) == 0:
         core = typical_keys(index, finding.members)[:3]
-    first = np.full(index.n_keys, np.iinfo(np.int64).max)
-    np.minimum.at(first, table.key, np.where(table.first > 0, table.first, np.iinfo(np.int64).max))
+    first = context.first_us["FORM" if table is context.reduced.form else "LINK"]
     order = core[np.lexsort((table.key_hash[core], first[core]))]
     for count in range(3, len(order) + 4):
         name = group_id(table.key_hash[order[:count]].tolist())
@@ -370,9 +369,8 @@ def _profiles(context: Context, assignment: Assignment, name: str) -> pa.Table:
     ):
         keys = typical_keys(index, members)
         counts, df = index.group_counts(members)[keys], index.df()[keys]
-        first = np.full(index.n_keys, np.iinfo(np.int64).max)
-        np.minimum.at(first, table.key, np.where(table.first > 0, table.first, np.iinfo(np.int64).max))
-        never = first[keys] == np.iinfo(np.int64).max
+        first = context.first_us[view]
+        never = first[keys] == NEVER
         n = len(keys)
         parts.append(
             pa.table(

@@ -85,6 +85,19 @@ class Evidence:
             total += float((counts * (counts - 1) / 2 * index.weight).sum())
         return total / (len(members) * (len(members) - 1) / 2)
 
+    def named(self, members: I64, accounts: I64) -> tuple[np.ndarray, F64]:
+        """As `belongs`, for `accounts`; TIME is asked only where it can still make a difference."""
+        bits = {
+            view: mb.key_bits(index, members, self.base[view], accounts, self.scratch[view])
+            for view, index in self.indexes.items()
+        }
+        bits["TIME"] = np.full(len(accounts), self.rhythm.most_bits)
+        open_to, total = self.belongs(bits, len(members))
+        asked = np.flatnonzero(open_to)
+        bits["TIME"][asked] = rhythm_bits(self.rhythm, members, accounts[asked])
+        enough, total = self.belongs(bits, len(members))
+        return enough & open_to, total
+
     def belongs(self, bits: dict[str, F64], size: int) -> tuple[np.ndarray, F64]:
         """(who has enough bits to be a member of a group of `size`, bits over all views)."""
         total = np.minimum(bits["FORM"], COPIED_BITS) + bits["LINK"] + bits["TIME"]
@@ -107,7 +120,7 @@ class Evidence:
                 break
             passed.append(name)
             near = self.near(members)
-            keep, _ = self.belongs(self.bits(members, near), len(members))
+            keep, _ = self.named(members, near)
             after = near[keep]
             if np.array_equal(after, members):
                 break
@@ -176,7 +189,7 @@ def _exclusive(evidence: Evidence, groups: list[I64]) -> list[I64]:
         owner = np.full(evidence.accounts, -1)
         for number, members in enumerate(groups):
             near = evidence.near(members)
-            enough, total = evidence.belongs(evidence.bits(members, near), len(members))
+            enough, total = evidence.named(members, near)
             better = enough & (total > best[near])
             best[near[better]], owner[near[better]] = total[better], number
         after = [np.flatnonzero(owner == number) for number in range(len(groups))]
