@@ -194,12 +194,21 @@ def check(
         if as_json:
             print(
                 json.dumps(
-                    {"rows": found.rows, "refused": found.refused, "filled": filled, "side_tables": side}
+                    {
+                        "rows": found.rows,
+                        "refused": found.refused,
+                        "passed": found.passed,
+                        "filled": filled,
+                        "side_tables": side,
+                    }
                 )
             )
             return
         console = Console()
-        console.print(f"{found.rows:,} rows read as {log.format}, {found.refused:,} refused", highlight=False)
+        passed = f", {found.passed:,} passed over: no exchanges" if found.passed else ""
+        console.print(
+            f"{found.rows:,} rows read as {log.format}, {found.refused:,} refused{passed}", highlight=False
+        )
         for line in refused:
             console.print(f"  {line}", highlight=False)
         console.print(sight_table(filled, log.side))

@@ -17,6 +17,8 @@ class Coverage:
     rows: int
     """Rows accepted."""
     refused: int
+    passed: int
+    """Rows that are no exchanges: spans of other kinds, health checks."""
     filled: dict[str, int]
     """Canonical column -> rows with a value, in canonical order."""
     first_us: int | None
@@ -44,4 +46,4 @@ def coverage(log: Log) -> Coverage:
             low, high = int(np.min(times)), int(np.max(times))
             first = low if first is None else min(first, low)
             last = high if last is None else max(last, high)
-    return Coverage(rows, len(log.refusals), filled, first, last)
+    return Coverage(rows, len(log.refusals), log.rows_passed, filled, first, last)
