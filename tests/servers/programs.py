@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -26,7 +27,11 @@ def program(name: str, variable: str) -> Path:
     path = Path(named) if named else ROOT / f".venv-{name}" / "bin" / name
     if path.exists():
         return path
-    reason = f"{name} is not installed: run `make servers`, or name the program in {variable}"
+    missing(f"{name} is not installed: run `make servers`, or name the program in {variable}")
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test, or fail it where servers are required."""
     if os.environ.get("STILLWATCH_REQUIRE_SERVERS") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.ingest.conftest import read_all
 from tests.servers.envoy_gateway import envoy_log
+from tests.servers.programs import missing
 
 pytestmark = pytest.mark.server
 
@@ -39,6 +40,6 @@ def test_requests_and_their_callers(rows: dict[str, dict[str, Any]]) -> None:
 
 def test_tls_fingerprint(rows: dict[str, dict[str, Any]]) -> None:
     if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed: no certificate for the TLS listener")
+        missing("openssl is not installed: no certificate for the TLS listener")
     assert re.fullmatch(r"t1[23][di]\d{4}\w\w_[0-9a-f]{12}_[0-9a-f]{12}", rows["u-3"]["ja4"])
     assert rows["u-3"]["ip"] == "203.0.113.4"
