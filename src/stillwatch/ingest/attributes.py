@@ -29,12 +29,18 @@ def flat(pairs: Sequence[Pair] | None) -> Attributes:
     """Key -> plain value. Lists and objects keep their tags: `plain` takes them off."""
     out: Attributes = {}
     for pair in pairs or ():
-        for name, value in (pair.value or _NOTHING).items():
+        members = pair.value
+        if members is None:
+            continue
+        text = members.get("stringValue")
+        if text is not None:
+            # Nearly every value is text.
+            out[pair.key] = text
+            continue
+        for name, value in members.items():
             if value is None:
                 continue
-            if name == "stringValue":
-                out[pair.key] = value
-            elif name == "intValue":
+            if name == "intValue":
                 out[pair.key] = whole(value)
             elif name in _NESTED:
                 out[pair.key] = _Tagged({name: value})
@@ -43,7 +49,6 @@ def flat(pairs: Sequence[Pair] | None) -> Attributes:
     return out
 
 
-_NOTHING: dict[str, Any] = {}
 _NESTED = frozenset({"arrayValue", "kvlistValue"})
 
 

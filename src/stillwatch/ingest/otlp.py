@@ -78,12 +78,15 @@ class _Span(msgspec.Struct, gc=False):
 
 
 class _Found:
-    """A span, or why it does not decode; the attributes of its resource; and, once read, its owner."""
+    """An undecoded span, the attributes of its resource and, once it is read, its owner.
 
-    __slots__ = ("owner", "resource", "span")
+    Spans are decoded one at a time: decoded, a block of them would be many times its size.
+    """
 
-    def __init__(self, span: _Span | Exception, resource: Attributes) -> None:
-        self.span = span
+    __slots__ = ("owner", "resource", "text")
+
+    def __init__(self, text: bytes, resource: Attributes) -> None:
+        self.text = text
         self.resource = resource
         self.owner: Owner | None = None
 
@@ -182,9 +185,8 @@ def _spans(pieces: Iterator[Piece[_Request]], limit: int, *, with_rows: bool) ->
                 own = bytes(raw)
                 # Spans follow each other in the line, so their first bytes find them.
                 at = max(text.find(own[:64], at), at)
-                span = _decoded(own)
-                found.append(_Found(span, resource))
-                texts.append(_row(span, resource) if with_rows else b"")
+                found.append(_Found(own, resource))
+                texts.append(_row(own, resource) if with_rows else b"")
                 rows.append(row)
                 offsets.append(start + at)
                 row, at = row + 1, at + len(own)
@@ -216,24 +218,21 @@ def _raw_spans(request: _Request) -> Iterator[tuple[msgspec.Raw, Attributes]]:
                 yield raw, resource
 
 
-def _decoded(own: bytes) -> _Span | Exception:
+def _decoded(text: bytes) -> _Span:
+    """Raises one of DECODE_ERRORS."""
     try:
-        return _decode_span(own)
-    except DECODE_ERRORS as error:
-        whole = whole_surrogates(own)
-        if whole is not None:
-            try:
-                return _decode_span(whole)
-            except DECODE_ERRORS as second:
-                return second
-        return error
+        return _decode_span(text)
+    except DECODE_ERRORS:
+        whole = whole_surrogates(text)
+        if whole is None:
+            raise
+        return _decode_span(whole)
 
 
-def _row(span: _Span | Exception, resource: Attributes) -> bytes:
-    """The object that rules see."""
-    if isinstance(span, Exception):
-        return b"{}"
+def _row(text: bytes, resource: Attributes) -> bytes:
+    """The object that rules see; an empty one for a span that is going to be refused."""
     try:
+        span = _decoded(text)
         out: dict[str, Any] = {name: getattr(span, name) for name in span.__struct_fields__}
         out["attributes"] = {key: plain(value) for key, value in flat(span.attributes).items()}
         out["events"] = [
@@ -242,14 +241,15 @@ def _row(span: _Span | Exception, resource: Attributes) -> bytes:
         ]
         out["resource"] = {"attributes": {key: plain(value) for key, value in resource.items()}}
         return msgspec.json.encode(out)
-    except RecursionError:
+    except DECODE_ERRORS:
         return b"{}"
 
 
 def _columns(found: _Found, with_content: bool, with_reply: bool, ruled: frozenset[str]) -> Columns | None:
-    span = found.span
-    if isinstance(span, Exception):
-        raise Unfit(None, f"a span that cannot be read: {why(span)}")
+    try:
+        span = _decoded(found.text)
+    except DECODE_ERRORS as error:
+        raise Unfit(None, f"a span that cannot be read: {why(error)}") from None
     a = flat(span.attributes)
     endpoint, is_call = inference(a)
     if not is_call:
