@@ -7,6 +7,8 @@ Envoy's own JSON example, of Istio's default, and of Envoy AI Gateway. Anything 
 
 - The account is the authenticated subject, if the log names one: `account_id`, `authenticated_user`, the `sub`
   of a JWT, `x-account-id`. A header that the gateway does not set itself, a caller can forge.
+- The id is Envoy's request id. At the edge Envoy makes it itself; with `preserve_external_request_id` a caller
+  could repeat one, and rows with a repeated id are refused.
 - The address is the newest hop of `x-forwarded-for` that is no proxy of the operator's own, else the peer.
 - The model is the one that was asked for, by its public name. A request that failed before it had a model
   (a refused key) is kept under the model `none`; a request that was served and names no model is refused.
