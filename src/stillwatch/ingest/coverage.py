@@ -19,6 +19,8 @@ class Coverage:
     rows: int
     """Rows accepted."""
     refused: int
+    passed: int
+    """Rows that are no exchanges: spans of other kinds, health checks."""
     filled: dict[str, int]
     """Canonical column -> rows with a value, in canonical order."""
     first_us: int | None
@@ -71,6 +73,7 @@ def coverage(log: Log) -> Coverage:
     return Coverage(
         rows,
         len(log.refusals),
+        log.rows_passed,
         filled,
         first,
         last,

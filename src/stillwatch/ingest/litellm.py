@@ -101,7 +101,7 @@ class LiteLLMImporter:
         best = max((len(_MARKS & set(found)) for found in probe.objects), default=0)
         if best == 0 and probe.container in ("json", "jsonl"):
             # An event may be longer than the head: then its first keys are all there is to see.
-            best = sum(f'"{mark}"'.encode() in probe.head for mark in _MARKS) - 1
+            best = sum(f'"{mark}"'.encode() in probe.head for mark in _MARKS)
         return 0.95 if best >= 4 else 0.0
 
     def read(self, source: Source, options: ReadOptions) -> Iterator[RawBatch]:

@@ -140,6 +140,8 @@ class Log:
     """Refused rows of the pass that is under way or was last; complete once its batches are exhausted."""
     rows_read: int
     """Rows seen by that pass: delivered plus refused."""
+    rows_passed: int
+    """Rows of that pass beside them that are no exchanges (spans of other kinds, health checks)."""
     owners: Owners
     """What the log itself says about who holds the accounts, as far as that pass has come."""
     skipped: list[str]
@@ -208,6 +210,7 @@ class Log:
     def _reset(self) -> None:
         self.refusals = []
         self.rows_read = 0
+        self.rows_passed = 0
         self.owners = Owners()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -258,6 +261,7 @@ class Log:
                 Refusal(source.path, part.row, part.offset, part.column, part.reason) for part in raw.broken
             ]
             self.rows_read += raw.table.num_rows + len(broken)
+            self.rows_passed += raw.passed
             self.owners.add(raw.owners)
             seen.update(raw.table.column_names)
             if raw.table.num_rows:

@@ -25,8 +25,10 @@ BUILT_IN = {
     "bedrock": "stillwatch.ingest.bedrock:IMPORTER",
     "bodies": "stillwatch.ingest.envelope:IMPORTER",
     "canonical": "stillwatch.ingest.canonical:IMPORTER",
+    "envoy": "stillwatch.ingest.envoy:IMPORTER",
     "litellm": "stillwatch.ingest.litellm:IMPORTER",
     "mapping": "stillwatch.ingest.mapping:IMPORTER",
+    "otlp": "stillwatch.ingest.otlp:IMPORTER",
 }
 
 SURE_ENOUGH = 0.2
@@ -93,6 +95,8 @@ class RawBatch:
     broken: list[Broken] = field(default_factory=list)
     owners: list[Owner] = field(default_factory=list)
     """One entry per row at most; the reader counts and settles contradictions."""
+    passed: int = 0
+    """Rows that are whole and no exchange (spans of other kinds, health checks): neither in `table` nor broken."""
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -30,10 +31,11 @@ class Unfit(ValueError):
 def batches(
     pieces: Iterable[Piece[T]],
     options: ReadOptions,
-    columns_of: Callable[[T], Columns],
+    columns_of: Callable[[T], Columns | None],
     owner_of: Callable[[T], Owner | None],
 ) -> Iterator[RawBatch]:
-    """One batch for each piece. `columns_of` gives a row's canonical columns, or raises Unfit.
+    """One batch for each piece. `columns_of` gives a row's canonical columns, or raises Unfit; None stands for a
+    row that is whole and no exchange (a span of another kind, a health check): it is passed over and counted.
 
     The overrides of `options` are read from the undecoded rows and win over what `columns_of` finds; one of
     the account makes void what a row says about its own account.
@@ -42,22 +44,27 @@ def batches(
     for piece in pieces:
         found: list[Columns] = []
         ruled: list[list[Any]] = []
-        unfit: dict[int, Unfit] = {}
+        out: dict[int, Unfit | None] = {}
         for index, row in enumerate(piece.objects):
             try:
-                own = _ruled(rules, piece.texts[index]) if rules else None
-                found.append(columns_of(row))
-                if own is not None:
-                    ruled.append(own)
+                columns = columns_of(row)
+                if columns is None:
+                    out[index] = None
+                    continue
+                if rules:
+                    ruled.append(_ruled(rules, piece.texts[index]))
+                found.append(columns)
             except Unfit as error:
-                unfit[index] = error
-        piece = _without(piece, unfit) if unfit else piece
+                out[index] = error
+        piece = _without(piece, out) if out else piece
         values: dict[str, Sequence[Any]] = {}
         for name in sorted(set().union(*found)):
             values[name] = _column(name, found)
         for place, rule in enumerate(rules):
             values[rule.target] = [own[place] for own in ruled]
         batch = batch_of(values, piece.rows, piece.offsets, piece.broken)
+        passed = sum(error is None for error in out.values())
+        batch = replace(batch, passed=passed) if passed else batch
         if "account_id" not in options.overrides:
             batch.owners.extend(owner for owner in map(owner_of, piece.objects) if owner is not None)
         yield batch
@@ -71,12 +78,13 @@ def _column(name: str, found: Sequence[Columns]) -> list[Any]:
         return [columns.get(name) for columns in found]
 
 
-def _without(piece: Piece[T], unfit: dict[int, Unfit]) -> Piece[T]:
+def _without(piece: Piece[T], out: dict[int, Unfit | None]) -> Piece[T]:
     more = [
         Broken(int(piece.rows[index]), error.reason, int(piece.offsets[index]), error.column)
-        for index, error in unfit.items()
+        for index, error in out.items()
+        if error is not None
     ]
-    kept = [index for index in range(len(piece.objects)) if index not in unfit]
+    kept = [index for index in range(len(piece.objects)) if index not in out]
     places = np.array(kept, dtype=np.int64)
     return Piece(
         [piece.objects[index] for index in kept],

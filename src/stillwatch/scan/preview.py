@@ -93,6 +93,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Files in the named folders that are no logs."""
     rows: int
     refused: int
+    passed: int
+    """Rows passed over because they are no exchanges."""
     accounts: int
     busy_accounts: int
     first_ts: str | None
@@ -132,6 +134,7 @@ def preview(log: Log) -> Preview:
         skipped=list(log.skipped),
         rows=found.rows,
         refused=found.refused,
+        passed=found.passed,
         accounts=len(ids),
         busy_accounts=busy,
         first_ts=_iso(found.first_us),

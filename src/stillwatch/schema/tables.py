@@ -115,7 +115,7 @@ SIDE_TABLES = {"accounts": ACCOUNTS, "sanctions": SANCTIONS, "releases": RELEASE
 SANCTION_KINDS = ("ban", "rate_limit", "challenge", "restore")
 CONTRACTS = ("gateway", "distillation-permitted", "evaluation")
 CONTENT_STATES = ("full", "truncated", "redacted", "sketch", "absent")
-REDACTION_MARKERS = ("redacted-by-litellm", "[REDACTED]")
+REDACTION_MARKERS = ("redacted-by-litellm", "[REDACTED]", "__REDACTED__")
 """Placeholders that stand for removed text. They are null text, never a prompt that accounts share."""
 
 

@@ -1,0 +1,158 @@
+"""A model's API on loopback: chat completions and responses, streamed and not, always the same answer."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ANSWER = "The quick brown fox jumps over the lazy dog."
+INPUT_TOKENS, OUTPUT_TOKENS = 21, 10
+_NUMBERS = itertools.count(1)
+
+
+class _Quiet(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def body(self) -> bytes:
+        data = self.rfile.read(int(self.headers.get("content-length") or 0))
+        return gzip.decompress(data) if self.headers.get("content-encoding") == "gzip" else data
+
+    def answer(self, data: bytes, kind: str = "application/json", status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class _Model(_Quiet):
+    def do_GET(self) -> None:
+        self.answer(b"{}")
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.body() or b"{}")
+        if "overload" in json.dumps(asked):
+            error = {
+                "error": {"message": "slow down", "type": "rate_limit_error", "code": "rate_limit_exceeded"}
+            }
+            self.answer(json.dumps(error).encode(), status=429)
+            return
+        make = _response if self.path.endswith("/responses") else _chat
+        chunks = make(asked)
+        if asked.get("stream"):
+            self.answer(b"".join(chunks), "text/event-stream")
+        else:
+            self.answer(chunks[-1])
+
+
+def _chat(asked: dict[str, Any]) -> list[bytes]:
+    head = {"id": f"chatcmpl-{next(_NUMBERS):04d}", "created": 1_772_366_400, "model": asked.get("model")}
+    usage = {
+        "prompt_tokens": INPUT_TOKENS,
+        "completion_tokens": OUTPUT_TOKENS,
+        "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
+    }
+    if not asked.get("stream"):
+        message = {"role": "assistant", "content": ANSWER}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        whole = {**head, "object": "chat.completion", "usage": usage, "choices": [choice]}
+        return [json.dumps(whole).encode()]
+    parts: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}]}
+        for word in ANSWER.replace(" ", " |").split("|")
+    ]
+    parts.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    parts.append({"choices": [], "usage": usage})
+    lines = [json.dumps({**head, "object": "chat.completion.chunk", **part}) for part in parts]
+    return [f"data: {line}\n\n".encode() for line in [*lines, "[DONE]"]]
+
+
+def _response(asked: dict[str, Any]) -> list[bytes]:
+    item = {
+        "id": "msg_upstream",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": ANSWER, "annotations": []}],
+    }
+    whole = {
+        "id": f"resp_{next(_NUMBERS):04d}",
+        "object": "response",
+        "created_at": 1_772_366_400,
+        "status": "completed",
+        "model": asked.get("model"),
+        "output": [item],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": INPUT_TOKENS,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": OUTPUT_TOKENS,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
+        },
+    }
+    if not asked.get("stream"):
+        return [json.dumps(whole).encode()]
+    place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+    events: list[dict[str, Any]] = [
+        {
+            "type": "response.created",
+            "response": {**whole, "status": "in_progress", "output": [], "usage": None},
+        },
+        {"type": "response.output_text.delta", **place, "delta": ANSWER},
+        {"type": "response.output_text.done", **place, "text": ANSWER},
+        {"type": "response.completed", "response": whole},
+    ]
+    return [
+        f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': number})}\n\n".encode()
+        for number, event in enumerate(events)
+    ]
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """A server on a free port of loopback for as long as the block runs; gives the port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+@contextmanager
+def model() -> Iterator[int]:
+    """The model's API; gives its port."""
+    with served(_Model) as port:
+        yield port
+
+
+@contextmanager
+def collector(lines: list[bytes]) -> Iterator[int]:
+    """An OTLP/HTTP endpoint that keeps each export as one line, as the collector's file exporter writes it."""
+
+    class Collector(_Quiet):
+        def do_POST(self) -> None:
+            data = self.body()
+            if self.path.endswith("/v1/traces"):
+                lines.append(json.dumps(json.loads(data), separators=(",", ":")).encode())
+            self.answer(b"{}")
+
+    with served(Collector) as port:
+        yield port
