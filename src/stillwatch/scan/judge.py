@@ -31,7 +31,7 @@ CLASS_EXPLAINS = {"signup_batch"}
 HIDDEN_SHARE = 0.5
 """Openness from which a group is openly one customer."""
 ENTITY_SHARE = 0.5
-BARE_SHARE = 0.25
+BARE_SHARE = 0.4
 """Openness below which a declared owner is a bare claim. Honest owners have a payer, a site or a domain."""
 LARGEST_FAMILIES = 24
 OWN_HOLDERS, OWN_SHARE = 3, 0.05

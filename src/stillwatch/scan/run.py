@@ -9,22 +9,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.campaign.record import iso
-from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.ingest import open_log
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
-from stillwatch.scan import judge as jd
-from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.collect import COLUMNS, SEPARATOR, Collector, Reduced
+from stillwatch.scan.conclude import ROADS, conclude
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
@@ -35,7 +32,6 @@ from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, TableUsed
 
 Progress = Callable[[str, int, int], None]
-ROADS = ("references", "direct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +141,10 @@ def scan(
             units = align(reduced, tables, lookups)
             marks["reduce"] = time.monotonic() - started
             judged = judge(reduced, units, options.seed, progress)
-            if options.most_references is not None or options.roads != ROADS:
-                judged = restricted(judged, options)
             marks["judge"] = time.monotonic() - started
-            listed = _listed(judged)
             progress("members", 0, 1)
-            assigned = assign(judged, listed)
-            group_rows = jd.GroupRows(reduced, units.honest_group)
-            for finding, assignment in zip(listed, assigned, strict=True):
-                if finding.verdict != "cleared":
-                    refit(judged, group_rows, finding, assignment.accounts[assignment.core])
-            listed, assigned = _still_groups(listed, assigned)
+            concluded = conclude(judged, roads=options.roads, most_references=options.most_references)
+            judged, listed, assigned = concluded.judged, concluded.listed, concluded.assigned
             releases = release_events(tables.get("releases"))
             refusals = log.refusals_with_bytes() if keep_refused else list(log.refusals)
             progress("skeletons", 0, 1)
@@ -217,55 +206,6 @@ def scan(
             )
         finally:
             collector.close()
-
-
-def restricted(judged: Judged, options: Options) -> Judged:
-    """The same groups with fewer references, or with one road only: what the arena measures."""
-    references = list(judged.references)
-    if options.most_references is not None:
-        references = sorted(references, key=lambda f: (f.reference * 2654435761) % 2**32)
-        references = references[: options.most_references]
-    outcome, level = jd.decide(judged.context, judged.findings, references)
-    for finding in judged.findings:
-        finding.roads = tuple(road for road in finding.roads if road in options.roads)
-        if finding.verdict == "campaign" and not finding.roads:
-            finding.verdict, finding.why = "lead", "few_references"
-    return replace(judged, conformal=outcome, direct_level=level)
-
-
-def _listed(judged: Judged) -> list[Finding]:
-    """Groups that the results name. A coordinated group against which nothing speaks is nobody's business."""
-    listed = [f for f in judged.findings if f.verdict != "lead" or f.fired(judged.direct_level) or f.roads]
-    for reference in judged.references:
-        reference.verdict, reference.why = "cleared", "verified_entity"
-    return listed + list(judged.references)
-
-
-def refit(judged: Judged, rows: jd.GroupRows, finding: Finding, core: npt.NDArray[np.int64]) -> None:
-    """State direct tests and evidence for the accounts that are named, where stage 7 took some away.
-
-    The verdict can only become weaker: a campaign whose remaining core no direct test sees is a lead.
-    """
-    if len(core) == len(finding.members) or len(core) < LEAST_GROUP:
-        return
-    context = judged.context
-    finding.members = core
-    jd.direct_tests(context, rows, finding)
-    jd.explanations(context, rows, finding)
-    if finding.verdict == "campaign" and not finding.fired(judged.direct_level):
-        finding.verdict, finding.why, finding.roads = "lead", "not_harvest_like", ()
-
-
-def _still_groups(
-    findings: list[Finding], assigned: list[Assignment]
-) -> tuple[list[Finding], list[Assignment]]:
-    """Without the groups of which fewer than LEAST_GROUP core members are left."""
-    kept = [
-        (f, a)
-        for f, a in zip(findings, assigned, strict=True)
-        if f.verdict == "cleared" or int(a.core.sum()) >= LEAST_GROUP
-    ]
-    return [f for f, _ in kept], [a for _, a in kept]
 
 
 def reach(judged: Judged) -> str:
