@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: setup demo test lint wheel servers record
+.PHONY: setup demo test test-slow bench fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -36,9 +36,23 @@ demo: setup
 test: setup
 	$(PY) -m pytest
 
+# Statistical checks that need many draws.
+test-slow: setup
+	$(PY) -m pytest -m slow
+
+# Two million exchanges beside a notebook; needs about 10 GiB of memory while the log is composed.
+bench: setup
+	$(PY) -m pip install -q --group bench
+	$(PY) scripts/bench.py
+
+# Coverage-guided fuzzing of the importers, five minutes.
+fuzz: setup
+	$(PY) -m pip install -q --group fuzz
+	$(PY) scripts/fuzz_importers.py -max_total_time=300
+
 lint: setup
-	$(VENV)/bin/ruff format --check src tests
-	$(VENV)/bin/ruff check src tests
+	$(VENV)/bin/ruff format --check src tests scripts
+	$(VENV)/bin/ruff check src tests scripts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 

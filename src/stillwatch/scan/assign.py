@@ -32,7 +32,9 @@ class Assignment:
 
 
 def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
-    """Members of each of `findings`: the core that discovery found, and recruits named by e-BH over all pairs."""
+    """Members of each of `findings`: the core that discovery found, and recruits: those that joined the settled group
+    and those that e-BH names over all pairs.
+    """
     context = judged.context
     n = context.reduced.accounts
     fold = (np.arange(n) * 2654435761 >> 7).astype(np.int32) % mb.FOLDS
@@ -65,6 +67,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     out = []
     for finding, (accounts, bits, total), recruit in zip(findings, scored, named, strict=True):
         core = np.isin(accounts, finding.members)
+        joined = np.isin(accounts, finding.recruits)
         if finding.verdict == "cleared":
             keep = core
         else:
@@ -77,7 +80,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
                     index, accounts[keep], finding.members, evidence.base[view], niches[view], fold
                 )
         mine = {view: b[keep] for view, b in bits.items()}
-        out.append(Assignment(accounts[keep], core[keep], total[keep], mine, steps))
+        out.append(Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, steps))
     return out
 
 

@@ -79,7 +79,7 @@ def refit(judged: Judged, rows: jd.GroupRows, finding: Finding, core: npt.NDArra
     finding.members = core
     jd.direct_tests(context, rows, finding)
     jd.explanations(context, rows, finding)
-    if finding.verdict == "campaign" and not finding.fired(judged.direct_level):
+    if finding.verdict == "campaign" and not finding.fired(judged.direct_level) and not finding.everywhere():
         finding.verdict, finding.why, finding.roads = "lead", "not_harvest_like", ()
 
 

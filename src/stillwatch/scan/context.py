@@ -34,6 +34,7 @@ TEMPLATE_KEYS = 4
 """Postings from which a prompt family links accounts, and from which its holders are a candidate."""
 
 DIRECT_REACH = 0.1
+EVERY_VIEW_P = 1e-4
 
 Bool = npt.NDArray[np.bool_]
 
@@ -84,6 +85,8 @@ class Finding:
     q: float = 1.0
     merged: int = 1
     """Confirmed candidates that this group grew from."""
+    recruits: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Members that stand in no confirmed candidate."""
     candidate: int = 0
     """Accounts of the candidate whose p and q are stated."""
     reference: int = -1
@@ -104,6 +107,14 @@ class Finding:
     why: str | None = None
     roads: tuple[str, ...] = ()
     entity_share: float = 0.0
+
+    def everywhere(self) -> bool:
+        """Whether every view that did not find the group confirms it, each at `EVERY_VIEW_P`.
+
+        A template that spreads, a launch or a release is a common cause in two views. One that also makes strangers
+        share instruments or addresses was not seen.
+        """
+        return len(self.tested) >= 2 and all(t.p <= EVERY_VIEW_P for t in self.tested)
 
     def fired(self, level: float) -> list[dt.Direct]:
         """Direct tests at or below `level` that concern at least `DIRECT_REACH` of the group."""

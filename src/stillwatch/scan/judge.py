@@ -17,7 +17,7 @@ from stillwatch.detect import score as sc
 from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
-from stillwatch.scan.refine import Evidence, refine
+from stillwatch.scan.refine import Evidence, recruit, refine
 from stillwatch.scan.units import Units
 from stillwatch.views.base import I64
 from stillwatch.views.families import slot_contents
@@ -122,6 +122,10 @@ def grown(context: Context, coordinated: list[Finding], progress: Progress) -> l
     indexes = {"FORM": context.form_once, "LINK": context.identity}
     evidence = Evidence(indexes, context.rhythm, pool)
     groups = refine(evidence, [f.members for f in coordinated], progress)
+    units = context.units
+    free = ~units.gateway & ~units.contract & (units.honest_group < 0)
+    free[np.concatenate([np.zeros(0, np.int64), *groups])] = False
+    joining = recruit(replace(evidence, pool=np.flatnonzero(free)), groups)
     owner = np.full(context.reduced.accounts, -1, np.int64)
     for number, members in enumerate(groups):
         owner[members] = number
@@ -138,7 +142,7 @@ def grown(context: Context, coordinated: list[Finding], progress: Progress) -> l
             if now is None or (like, -finding.p) > (now[0], -now[1].p):
                 best[home] = (like, finding)
     out = []
-    for members, found, count in zip(groups, best, merged, strict=True):
+    for members, joined, found, count in zip(groups, joining, best, merged, strict=True):
         # A group whose accounts stand in no confirmed candidate together has no claim to state.
         if found is not None and found[0] >= LEAST_LIKE:
             origin = found[1]
@@ -152,7 +156,10 @@ def grown(context: Context, coordinated: list[Finding], progress: Progress) -> l
                 context.seed,
                 whole=True,
             )
-            out.append(replace(origin, members=members, merged=count, candidate=len(origin.members)))
+            whole = np.union1d(members, joined)
+            out.append(
+                replace(origin, members=whole, recruits=joined, merged=count, candidate=len(origin.members))
+            )
     return out
 
 
@@ -308,8 +315,8 @@ def decide(
 ) -> tuple[sc.Conformal, float]:
     """Stage 6: both roads, then the verdict. Returns the conformal outcome and the level of the direct tests.
 
-    References are asked only about groups that a direct test has singled out; the others cannot be named, and testing
-    them too would ask for as many more references.
+    References are asked only about groups that a direct test, or the agreement of all views, has singled out; the
+    others cannot be named, and testing them too would ask for as many more references.
     """
     everything = references + findings
     is_reference = np.array([i < len(references) for i in range(len(everything))], bool)
@@ -320,8 +327,8 @@ def decide(
         is_reference,
     )
     level = DIRECT_LEVEL / max(1, 4 * len(findings))
-    tested = [f for f in findings if f.fired(level)]
-    asked = np.array([f.reference < 0 and bool(f.fired(level)) for f in everything], bool)
+    tested = [f for f in findings if f.fired(level) or f.everywhere()]
+    asked = np.array([f.reference < 0 and bool(f.fired(level) or f.everywhere()) for f in everything], bool)
     outcome = sc.conformal(score, is_reference, asked)
     for finding, value in zip(everything, score.tolist(), strict=True):
         finding.score = value
@@ -337,8 +344,8 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     units, members = context.units, finding.members
     fired = finding.fired(level)
     roads = []
-    asked = finding.items >= LEAST_OWN
-    if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and fired and asked:
+    asked = finding.items >= LEAST_OWN and bool(fired or finding.everywhere())
+    if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and asked:
         roads.append("references")
     if len({d.view for d in fired}) >= 2 and _harvested(finding):
         roads.append("direct")
@@ -362,7 +369,7 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
         finding.verdict, finding.why = "lead", "openly_one_customer"
     elif roads:
         finding.verdict, finding.why = "campaign", None
-    elif fired and outcome.references < outcome.needed:
+    elif (fired or finding.everywhere()) and outcome.references < outcome.needed:
         finding.verdict, finding.why = "lead", "few_references"
     else:
         finding.verdict, finding.why = "lead", "not_harvest_like"

@@ -5,7 +5,8 @@ bystanders. The member score (stage 7) is applied to it until it no longer chang
 who hangs on by one key leaves. Pieces of one operation end in the same set. What ends as a mixture of several sets
 gives way to the denser ones, and every account goes to the group for which its evidence is strongest.
 
-Only accounts of confirmed candidates take part; recruits from outside are named by stage 7's e-BH.
+Only accounts of confirmed candidates take part. Whoever discovery missed joins a settled group as a recruit, on
+`RECRUIT_BITS` more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ SECOND_VIEW_BITS = 1.0
 COPIED_BITS = 8.0
 """Most that FORM may add: text travels, so up to one honest account in 256 may hold any wording by copying it."""
 PIECE_BITS, PIECE_SECOND_BITS = 5.0, 0.5
+RECRUIT_BITS = 2.0
+"""Bits that an account which stands in no confirmed candidate needs besides."""
 NEAR_LIFT = 5.0
 """An account that holds no key this much more frequent in the group cannot have enough bits."""
 MARGIN_BITS = 1.0
@@ -98,6 +101,14 @@ class Evidence:
         enough, total = self.belongs(bits, len(members))
         return enough & open_to, total
 
+    def recruits(self, members: I64) -> tuple[I64, F64]:
+        """(accounts of the pool outside `members` that have what it takes, bits over all views)."""
+        near = self.near(members)
+        near = near[~np.isin(near, members)]
+        enough, total = self.named(members, near)
+        enough &= total >= np.log2(self.accounts / len(members)) + MARGIN_BITS + RECRUIT_BITS
+        return near[enough], total[enough]
+
     def belongs(self, bits: dict[str, F64], size: int) -> tuple[np.ndarray, F64]:
         """(who has enough bits to be a member of a group of `size`, bits over all views)."""
         total = np.minimum(bits["FORM"], COPIED_BITS) + bits["LINK"] + bits["TIME"]
@@ -155,6 +166,17 @@ def refine(evidence: Evidence, candidates: Sequence[I64], progress: Progress) ->
     groups = _exclusive(evidence, kept)
     joined = _joined(evidence, groups)
     return groups if len(joined) == len(groups) else _exclusive(evidence, joined)
+
+
+def recruit(evidence: Evidence, groups: Sequence[I64]) -> list[I64]:
+    """Recruits of each settled group from the accounts of `evidence.pool`, each to the group with most bits."""
+    best = np.full(evidence.accounts, -np.inf)
+    owner = np.full(evidence.accounts, -1)
+    for number, members in enumerate(groups):
+        found, total = evidence.recruits(members)
+        better = total > best[found]
+        best[found[better]], owner[found[better]] = total[better], number
+    return [np.flatnonzero(owner == number) for number in range(len(groups))]
 
 
 def _joined(evidence: Evidence, groups: list[I64]) -> list[I64]:
