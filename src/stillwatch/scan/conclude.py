@@ -10,6 +10,7 @@ import numpy.typing as npt
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
+from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import Finding, Judged
 
 ROADS = ("references", "direct")
@@ -40,7 +41,7 @@ def conclude(
         judged = _restricted(judged, roads, most_references)
     listed = _listed(judged)
     assigned = assign(judged, listed)
-    rows = jd.GroupRows(judged.context.reduced, judged.context.units.honest_group)
+    rows = GroupRows(judged.context.reduced, judged.context.units.honest_group)
     for finding, assignment in zip(listed, assigned, strict=True):
         if finding.verdict != "cleared":
             refit(judged, rows, finding, assignment.accounts[assignment.core])
@@ -68,7 +69,7 @@ def _listed(judged: Judged) -> list[Finding]:
     return listed + list(judged.references)
 
 
-def refit(judged: Judged, rows: jd.GroupRows, finding: Finding, core: npt.NDArray[np.int64]) -> None:
+def refit(judged: Judged, rows: GroupRows, finding: Finding, core: npt.NDArray[np.int64]) -> None:
     """State direct tests and evidence for the accounts that are named, where stage 7 took some away.
 
     The verdict can only become weaker: a campaign whose remaining core no direct test sees is a lead.

@@ -31,7 +31,8 @@ from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.context import DIRECT_REACH, NEVER
-from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, GroupRows, Judged
+from stillwatch.scan.grouprows import GroupRows
+from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
 from stillwatch.scan.wording import family_id, family_rows, held_by

@@ -19,15 +19,14 @@ Sources of the ingredients: FracMinHash containment (Hera et al. 2023, doi:10.11
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from stillwatch.engine.holders import held_values, mixed
 from stillwatch.views.base import I32, I64, U64
 
 MIN_HOLDERS = 5
@@ -37,10 +36,6 @@ MAX_SHARE = 0.3
 PAIR_SHARE = 0.6
 BALANCE = 0.6
 WINDOW = 2
-BUCKET = 1 << 14
-"""Postings per bucket: with its table, about half a megabyte."""
-MOST_AT_ONCE = 1 << 25
-"""Postings that are sorted into buckets at once: 12 bytes each."""
 LEVELS = 16
 
 _U = np.uint64
@@ -63,125 +58,12 @@ class Families:
         return len(self.fingerprint)
 
 
-@nb.njit(inline="always")
-def _mixed(h: Any) -> Any:
-    h = (h ^ (h >> _U(31))) * _U(0x9E3779B97F4A7C15)
-    return h ^ (h >> _U(32))
-
-
-@nb.njit(nogil=True, cache=True)
-def _bucket_sizes(order: Any, offsets: Any, values: Any, buckets: int) -> Any:
-    """How many values fall into each bucket of the hash range."""
-    sizes = np.zeros(buckets, np.int64)
-    for i in range(len(order)):
-        row = order[i]
-        for j in range(offsets[row], offsets[row + 1]):
-            sizes[np.int64(((_mixed(values[j]) >> _U(32)) * _U(buckets)) >> _U(32))] += 1
-    return sizes
-
-
-@nb.njit(nogil=True, cache=True)
-def _scatter(
-    order: Any,
-    account: Any,
-    offsets: Any,
-    values: Any,
-    buckets: int,
-    low: int,
-    starts: Any,
-    out: Any,
-    by: Any,
-) -> None:
-    """Values of the buckets low, low+1, ... and who holds them, bucket by bucket, in the order of the rows."""
-    high = low + len(starts)
-    for i in range(len(order)):
-        row = order[i]
-        owner = account[row]
-        for j in range(offsets[row], offsets[row + 1]):
-            bucket = np.int64(((_mixed(values[j]) >> _U(32)) * _U(buckets)) >> _U(32))
-            if bucket < low or bucket >= high:
-                continue
-            at = starts[bucket - low]
-            out[at] = values[j]
-            by[at] = owner
-            starts[bucket - low] = at + 1
-
-
-@nb.njit(nogil=True, cache=True)
-def _count_buckets(values: Any, by: Any, bounds: Any, least: int, most: int) -> Any:
-    """Values with `least`..`most` holders in each bucket. Equal holders of a value stand next to each other."""
-    out_key = np.empty(1 << 12, np.uint64)
-    out_held = np.empty(1 << 12, np.int32)
-    used = 0
-    for b in range(len(bounds) - 1):
-        begin, end = bounds[b], bounds[b + 1]
-        size = 16
-        while size < 2 * (end - begin):
-            size *= 2
-        keys = np.zeros(size, np.uint64)
-        last = np.full(size, -1, np.int32)
-        holders = np.zeros(size, np.int32)
-        mask = _U(size - 1)
-        for i in range(begin, end):
-            value = values[i]
-            if value == _U(0):
-                continue
-            s = _mixed(value) & mask
-            while keys[s] != _U(0) and keys[s] != value:
-                s = (s + _U(1)) & mask
-            keys[s] = value
-            if last[s] != by[i]:
-                last[s] = by[i]
-                holders[s] += 1
-        for s in range(size):
-            if holders[s] >= least and holders[s] <= most:
-                if used == len(out_key):
-                    more_key = np.empty(used * 2, np.uint64)
-                    more_key[:used] = out_key
-                    out_key = more_key
-                    more_held = np.empty(used * 2, np.int32)
-                    more_held[:used] = out_held
-                    out_held = more_held
-                out_key[used] = keys[s]
-                out_held[used] = holders[s]
-                used += 1
-    return out_key[:used], out_held[:used]
-
-
-def _held(
-    order: I64, account: I32, offsets: I64, values: npt.NDArray[np.uint64], least: int, most: int
-) -> tuple[U64, I32]:
-    """Postings with `least`..`most` holders: (key sorted, holders). `order`: rows, sorted by account.
-
-    The hash range is cut into buckets that fit the cache, and as many of them are taken at once as fit
-    `MOST_AT_ONCE`: a table over all postings would miss the cache at every one of them.
-    """
-    buckets = max(1, int(offsets[-1]) // BUCKET)
-    sizes = _bucket_sizes(order, offsets, values, buckets)
-    found: list[tuple[U64, I32]] = []
-    low = 0
-    while low < buckets:
-        high = low + max(1, int(np.searchsorted(np.cumsum(sizes[low:]), MOST_AT_ONCE, side="right")))
-        bounds = np.concatenate([[0], np.cumsum(sizes[low:high])]).astype(np.int64)
-        out, by = np.empty(int(bounds[-1]), np.uint64), np.empty(int(bounds[-1]), np.int32)
-        _scatter(order, account, offsets, values, buckets, low, bounds[:-1].copy(), out, by)
-        half = len(bounds) // 2
-        pieces = [bounds[: half + 1], bounds[half:]] if half else [bounds]
-        with ThreadPoolExecutor(len(pieces)) as pool:
-            found += pool.map(partial(_count_buckets, out, by, least=least, most=most), pieces)
-        low = high
-    key = np.concatenate([k for k, _ in found])
-    held = np.concatenate([h for _, h in found])
-    rank = np.argsort(key)
-    return key[rank], held[rank]
-
-
 @nb.njit(nogil=True, cache=True)
 def _lookup(keys: Any, size: int) -> Any:
     mask = _U(size - 1)
     table = np.full(size, -1, np.int32)
     for i in range(len(keys)):
-        s = _mixed(keys[i]) & mask
+        s = mixed(keys[i]) & mask
         while table[s] != -1:
             s = (s + _U(1)) & mask
         table[s] = i
@@ -191,7 +73,7 @@ def _lookup(keys: Any, size: int) -> Any:
 @nb.njit(nogil=True, cache=True)
 def _find(value: Any, keys: Any, table: Any) -> int:
     mask = _U(len(table) - 1)
-    s = _mixed(value) & mask
+    s = mixed(value) & mask
     while table[s] != -1:
         if keys[table[s]] == value:
             return table[s]
@@ -334,14 +216,14 @@ def find_families(
     """
     order = np.argsort(account, kind="stable")
     most = max(MIN_HOLDERS, int(accounts * MAX_SHARE))
-    key, holders = _held(order, account, offsets, values, MIN_HOLDERS, most)
+    key, holders = held_values(order, account, offsets, values, MIN_HOLDERS, most)
     none = np.zeros(0, np.int64)
     if len(key) == 0:
         return Families(key, np.zeros(0, np.int32), np.zeros(0, np.uint64), none, np.zeros(0, np.int32))
     size = 1 << max(4, (2 * len(key)).bit_length())
     kept_offsets, kept = _kept_rows(offsets, values, key, _lookup(key, size))
     pair_offsets, pair_values = _pairs(kept_offsets, kept, WINDOW)
-    pair, together = _held(order, account, pair_offsets, pair_values, MIN_HOLDERS, most)
+    pair, together = held_values(order, account, pair_offsets, pair_values, MIN_HOLDERS, most)
     root = _union(pair, together, holders, PAIR_SHARE, BALANCE)
     members = np.bincount(root, minlength=len(root))
     roots = np.flatnonzero(members >= 2)

@@ -1,0 +1,79 @@
+"""Rows of the log by account, by family and by item, for the few groups that get as far as the direct tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stillwatch.scan.collect import Reduced
+from stillwatch.scan.context import Finding
+from stillwatch.views.base import I64
+
+Bool = npt.NDArray[np.bool_]
+
+
+class GroupRows:
+    """Rows of the log by account, by family and by item, for the few groups that get this far."""
+
+    def __init__(self, reduced: Reduced, honest_group: I64) -> None:
+        self._reduced = reduced
+        rows = reduced.rows
+        self._order = np.argsort(rows.account, kind="stable")
+        self._offsets = np.searchsorted(rows.account[self._order], np.arange(reduced.accounts + 1))
+        families = reduced.prompt_families
+        self._by_family = np.argsort(families.family, kind="stable")
+        self._family_offsets = np.searchsorted(families.family[self._by_family], np.arange(len(families) + 1))
+        self._by_key = np.argsort(families.key_family, kind="stable")
+        self._key_offsets = np.searchsorted(families.key_family[self._by_key], np.arange(len(families) + 1))
+        systems = reduced.systems
+        self._by_system = np.argsort(systems.of_row, kind="stable")
+        self._system_offsets = np.searchsorted(
+            systems.of_row[self._by_system], np.arange(len(systems.account) + 1)
+        )
+        names, code = np.unique(rows.item, return_inverse=True)
+        self.item: I64 = code.astype(np.int64)
+        """Dense code of each row's item."""
+        self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
+        pairs = _distinct(self.item, self._unit[rows.account])
+        self._units = np.bincount(pairs[:, 0], minlength=len(names))
+
+    def postings_of(self, family: int) -> npt.NDArray[np.uint64]:
+        """Postings of one prompt family, sorted."""
+        chosen = self._by_key[self._key_offsets[family] : self._key_offsets[family + 1]]
+        return np.sort(self._reduced.prompt_families.key[chosen])
+
+    def outsiders(self, rows: I64) -> tuple[I64, I64]:
+        """(item of each row as a dense code, unrelated units outside `rows` that have each of these items)."""
+        names, code = np.unique(self.item[rows], return_inverse=True)
+        inside = _distinct(code, self._unit[self._reduced.rows.account[rows]])
+        return code, self._units[names] - np.bincount(inside[:, 0], minlength=len(names))
+
+    def of(self, members: I64) -> I64:
+        """All rows of the members."""
+        return np.concatenate([self._order[self._offsets[m] : self._offsets[m + 1]] for m in members])
+
+    def of_family(self, family: int, member: Bool) -> I64:
+        """Rows of one family whose account is a member."""
+        part = self._by_family[self._family_offsets[family] : self._family_offsets[family + 1]]
+        rows = self._reduced.prompt_families.row[part]
+        return rows[member[self._reduced.rows.account[rows]]]
+
+    def of_system(self, family: int, member: Bool) -> I64:
+        """Rows that came with a system prompt of one family, by members."""
+        systems = self._reduced.systems
+        held = systems.families.row[systems.families.family == family]
+        held = held[member[systems.account[held]]]
+        parts = [self._by_system[self._system_offsets[h] : self._system_offsets[h + 1]] for h in held]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def own(self, finding: Finding, member: Bool) -> dict[tuple[str, int], I64]:
+        """Rows of members in each of the group's own families, by (part, family)."""
+        found = {("prompt", f): self.of_family(f, member) for f in finding.families.tolist()}
+        return found | {("system", f): self.of_system(f, member) for f in finding.systems.tolist()}
+
+
+def _distinct(first: I64, second: I64) -> npt.NDArray[np.int64]:
+    """Distinct pairs, shape (pairs, 2), sorted."""
+    width = int(second.max(initial=0)) + 1
+    code = np.unique(first.astype(np.int64) * width + second)
+    return np.column_stack([code // width, code % width])
