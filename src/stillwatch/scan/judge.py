@@ -281,7 +281,9 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     asked = finding.items >= LEAST_OWN and bool(fired or finding.everywhere())
     if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and asked:
         roads.append("references")
-    if len({d.view for d in fired}) >= 2 and _harvested(finding):
+    kinds = {d.view for d in fired} | ({"EVERY VIEW"} if fired and finding.everywhere() else set())
+    hidden = finding.openness.known and finding.openness.share < BARE_SHARE
+    if len(kinds) >= 2 and hidden and _harvested(finding):
         roads.append("direct")
     finding.roads = tuple(roads)
     codes = units.declared[members]
