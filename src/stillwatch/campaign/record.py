@@ -59,32 +59,40 @@ DIRECT_NAMES = {
     "signup_batch": "sign-up in batches",
     "takeover": "accounts that take over when others end",
 }
-ROAD_WORDS = {"references": "comparison with honest groups", "direct": "direct tests of two kinds"}
+ROAD_WORDS = {"references": "comparison with honest groups", "direct": "tests that need no honest groups"}
 
 
-def coordinated_text(found: str, tested: Sequence[str], level: str) -> str:
-    """What the claim `coordinated` rests on."""
+def coordinated_text(found: str, tested: Sequence[str], level: str, candidate: int) -> str:
+    """What the claim `coordinated` rests on: tests of the `candidate` accounts that the group grew from."""
     views = " and ".join(VIEW_WORDS.get(view, view) for view in tested)
     alike = "" if level == "none" else f" that are alike in {' and '.join(level.rsplit(', ', 1))}"
-    return f"Found by {VIEW_WORDS.get(found, found)}; tested on {views}, against random groups of accounts{alike}."
+    grew = f" The group grew from these {candidate:,} accounts." if candidate else ""
+    found = VIEW_WORDS.get(found, found)
+    return f"Found by {found}; tested on {views}, against random groups of accounts{alike}.{grew}"
 
 
-def director_text(fired: Sequence[str], openness: float, kind: str) -> str:
-    """What the claim `one_director` rests on."""
+def director_text(fired: Sequence[str], openness: float, kind: str, known: bool) -> str:
+    """What the claim `one_director` rests on. `known`: the log says enough about payers, sites and mail."""
     names = "; ".join(DIRECT_NAMES.get(name, name) for name in fired)
     seen = f"Direct tests that fired: {names}." if fired else "No direct test of one director fired."
+    if not known:
+        return f"{seen} The log does not say enough about payers, sites and mail to tell whether control is hidden."
     if openness <= 0:
         return f"{seen} No payer, address block or mail domain is common to the members."
     return f"{seen} {100 * openness:.0f} % of the members, at most, stand behind one {KIND_WORDS.get(kind, kind)}."
 
 
-def harvest_text(roads: Sequence[str], references: int, as_high: int, items: int, space: float) -> str:
-    """What the claim `harvest_like` rests on."""
+def harvest_text(roads: Sequence[str], references: int, as_high: int | None, items: int, space: float) -> str:
+    """What the claim `harvest_like` rests on. `as_high`: references that score as high; None: not compared."""
     named = " and ".join(ROAD_WORDS.get(road, road) for road in roads)
     parts = [
         f"Named by {named}." if roads else "Neither comparison with honest groups nor direct tests name it."
     ]
-    if references:
+    if references and as_high is None:
+        parts.append(
+            "It was not compared with honest groups: no direct test and not every view singles it out."
+        )
+    elif references:
         verb = "scores" if as_high == 1 else "score"
         parts.append(f"{as_high or 'None'} of {references} honest coordinated groups {verb} as high.")
     if items:

@@ -98,6 +98,8 @@ class Finding:
     score: float = 0.0
     conformal_p: float = 1.0
     conformal_q: float = 1.0
+    compared: bool = False
+    """Whether the references were asked about it."""
     benchmark: ex.Benchmark | None = None
     classroom: ex.Classroom | None = None
     families: I64 = field(default_factory=lambda: np.zeros(0, np.int64))

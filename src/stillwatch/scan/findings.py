@@ -14,21 +14,17 @@ from stillwatch.campaign.record import (
     VIEW_WORDS,
     SharedKey,
     action,
-    coordinated_text,
-    director_text,
     evidence_of_keys,
     group_id,
-    harvest_text,
     iso,
     not_fired,
     ranked,
     timeline,
 )
 from stillwatch.detect.discover import core_keys
-from stillwatch.detect.population import LEVELS
-from stillwatch.detect.score import LEVEL
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
+from stillwatch.scan.claims import claims
 from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
@@ -41,7 +37,6 @@ from stillwatch.schema.results import (
     PROFILE_ROWS,
     STREAM_ROWS,
     WATERFALL_ROWS,
-    Claim,
     Evidence,
     Group,
     TimelineEvent,
@@ -151,50 +146,6 @@ def _shared(context: Context, view: str, members: I64) -> list[SharedKey]:
     ]
 
 
-def _claims(judged: Judged, finding: Finding) -> list[Claim]:
-    best = min(finding.tested, key=lambda t: t.p)
-    level = "; ".join(sorted({LEVELS[t.level] for t in finding.tested}))
-    confirmed = [t.view for t in finding.tested if t.p <= CONFIRM_LEVEL / 2]
-    fired = finding.fired(judged.direct_level)
-    strongest = min(finding.direct, key=lambda d: d.p) if finding.direct else None
-    conformal = judged.conformal
-    as_high = round(finding.conformal_p * (conformal.references + 1)) - 1
-    return [
-        Claim(
-            name="coordinated",
-            holds=finding.q <= CONFIRM_LEVEL,
-            text=coordinated_text(finding.view_found, [t.view for t in finding.tested], level),
-            statistic=best.statistic,
-            p=finding.p,
-            q=finding.q,
-            p_min=1e-15,
-            view_found=finding.view_found,
-            views_confirmed=confirmed,
-            method=best.method,
-        ),
-        Claim(
-            name="one_director",
-            holds=bool(fired),
-            text=director_text([d.name for d in fired], finding.openness.share, finding.openness.kind),
-            statistic=finding.openness.evasion,
-            p=strongest.p if strongest else None,
-            p_min=0.0,
-            method="Poisson",
-        ),
-        Claim(
-            name="harvest_like",
-            holds="direct" in finding.roads or "references" in finding.roads,
-            text=harvest_text(finding.roads, conformal.references, as_high, finding.items, finding.space),
-            statistic=finding.score,
-            p=finding.conformal_p,
-            q=finding.conformal_q,
-            p_min=conformal.p_min,
-            references=conformal.references,
-            method=f"conformal, Benjamini-Hochberg at {LEVEL:.2f}",
-        ),
-    ]
-
-
 def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evidence], list[Evidence]]:
     found = [evidence_of_keys(view, _shared(judged.context, view, members)) for view in ("FORM", "LINK")]
     evidence = [part for part in found if part is not None]
@@ -284,7 +235,7 @@ def _group(
         harvest_exchanges=int(_harvest(rows, context, finding, members).sum()),
         first_ts=iso(first),
         last_ts=iso(last),
-        claims=_claims(judged, finding),
+        claims=claims(judged, finding),
         evidence=evidence,
         counter_evidence=against,
         capabilities=[],

@@ -267,7 +267,7 @@ def decide(
     for finding, value in zip(everything, score.tolist(), strict=True):
         finding.score = value
     for finding, p, q in zip(tested, outcome.p.tolist(), outcome.q.tolist(), strict=True):
-        finding.conformal_p, finding.conformal_q = p, q
+        finding.conformal_p, finding.conformal_q, finding.compared = p, q, True
     for finding in findings:
         settle(context, finding, outcome, level)
     return outcome, level
