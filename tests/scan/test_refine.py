@@ -7,7 +7,7 @@ import pytest
 
 from stillwatch.detect.keys import KeyIndex, build_index
 from stillwatch.detect.rhythm import build_rhythm
-from stillwatch.scan.refine import Evidence, refine
+from stillwatch.scan.refine import Evidence, linked, refine
 
 ACCOUNTS = 4000
 SIZE = 40
@@ -63,3 +63,10 @@ def test_the_order_of_candidates_does_not_matter(evidence: Evidence) -> None:
     parts = [np.arange(0, 15), np.arange(12, 30), np.arange(45, 65), np.arange(60, 80)]
     one, other = refine(evidence, parts, _quiet), refine(evidence, parts[::-1], _quiet)
     assert [m.tolist() for m in one] == [m.tolist() for m in other]
+
+
+def test_a_bystander_without_a_link_is_not_a_member_of_a_linked_group(evidence: Evidence) -> None:
+    bits = {"FORM": np.full(3, 30.0), "LINK": np.array([9.0, -0.6, 1.5]), "TIME": np.full(3, 3.0)}
+    assert evidence.belongs(bits, SIZE, linked(np.full(20, 9.0)))[0].tolist() == [True, False, True]
+    # Where nobody is linked, wording and hours have to do.
+    assert evidence.belongs(bits, SIZE, linked(np.full(20, 0.5)))[0].tolist() == [True, True, True]

@@ -12,7 +12,7 @@ from stillwatch.detect import waterfall as wf
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.rhythm import rhythm_bits
 from stillwatch.scan.judge import Context, Finding, Judged
-from stillwatch.scan.refine import Evidence
+from stillwatch.scan.refine import Evidence, linked
 from stillwatch.views.base import F64, I64
 
 RECRUIT_LIFT = 5.0
@@ -71,7 +71,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
         if finding.verdict == "cleared":
             keep = core
         else:
-            core &= evidence.belongs(bits, len(finding.members))[0]
+            core &= evidence.belongs(bits, len(finding.members), linked(bits["LINK"][core]))[0]
             keep = core | (recruit & ~blocked[accounts])
         steps: dict[str, wf.Steps] = {}
         if finding.verdict != "cleared":

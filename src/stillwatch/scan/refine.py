@@ -31,6 +31,8 @@ COPIED_BITS = 8.0
 PIECE_BITS, PIECE_SECOND_BITS = 5.0, 0.5
 RECRUIT_BITS = 2.0
 """Bits that an account which stands in no confirmed candidate needs besides."""
+LINKED_BITS = 4.0
+"""LINK bits of the typical member from which a group counts as linked: who has no link is then a bystander."""
 NEAR_LIFT = 5.0
 """An account that holds no key this much more frequent in the group cannot have enough bits."""
 MARGIN_BITS = 1.0
@@ -88,31 +90,37 @@ class Evidence:
             total += float((counts * (counts - 1) / 2 * index.weight).sum())
         return total / (len(members) * (len(members) - 1) / 2)
 
-    def named(self, members: I64, accounts: I64) -> tuple[np.ndarray, F64]:
-        """As `belongs`, for `accounts`; TIME is asked only where it can still make a difference."""
+    def named(self, members: I64, accounts: I64, own: float | None = None) -> tuple[np.ndarray, F64]:
+        """As `belongs`, for `accounts`; TIME is asked only where it can still make a difference.
+
+        `own`: what `linked` says of the members, where `accounts` are not among them.
+        """
         bits = {
             view: mb.key_bits(index, members, self.base[view], accounts, self.scratch[view])
             for view, index in self.indexes.items()
         }
         bits["TIME"] = np.full(len(accounts), self.rhythm.most_bits)
-        open_to, total = self.belongs(bits, len(members))
+        least = linked(bits["LINK"][np.isin(accounts, members)]) if own is None else own
+        open_to, total = self.belongs(bits, len(members), least)
         asked = np.flatnonzero(open_to)
         bits["TIME"][asked] = rhythm_bits(self.rhythm, members, accounts[asked])
-        enough, total = self.belongs(bits, len(members))
+        enough, total = self.belongs(bits, len(members), least)
         return enough & open_to, total
 
     def recruits(self, members: I64) -> tuple[I64, F64]:
         """(accounts of the pool outside `members` that have what it takes, bits over all views)."""
         near = self.near(members)
         near = near[~np.isin(near, members)]
-        enough, total = self.named(members, near)
+        mine = mb.key_bits(self.indexes["LINK"], members, self.base["LINK"], members, self.scratch["LINK"])
+        enough, total = self.named(members, near, linked(mine))
         enough &= total >= np.log2(self.accounts / len(members)) + MARGIN_BITS + RECRUIT_BITS
         return near[enough], total[enough]
 
-    def belongs(self, bits: dict[str, F64], size: int) -> tuple[np.ndarray, F64]:
+    def belongs(self, bits: dict[str, F64], size: int, least_link: float = -np.inf) -> tuple[np.ndarray, F64]:
         """(who has enough bits to be a member of a group of `size`, bits over all views)."""
         total = np.minimum(bits["FORM"], COPIED_BITS) + bits["LINK"] + bits["TIME"]
         enough = total >= np.log2(self.accounts / size) + MARGIN_BITS
+        enough &= bits["LINK"] >= least_link
         return enough & (mb.combine_views(bits) >= SECOND_VIEW_BITS), total
 
     def settled(self, members: I64, known: dict[bytes, I64] | None = None) -> I64:
@@ -138,6 +146,15 @@ class Evidence:
             members = after
         known.update(dict.fromkeys(passed, members))
         return members
+
+
+def linked(bits: F64) -> float:
+    """LINK bits that a member needs: none, unless the members are linked to each other.
+
+    Honest users of a public item set share wording and, after a release, hours with an operation that hides among
+    them. What they do not share is what its accounts were bought with.
+    """
+    return SECOND_VIEW_BITS if len(bits) and np.median(bits) >= LINKED_BITS else -np.inf
 
 
 def refine(evidence: Evidence, candidates: Sequence[I64], progress: Progress) -> list[I64]:
