@@ -132,6 +132,11 @@ def scan(
                     "no row of the log could be used",
                     hint="`stillwatch check` lists why rows were refused; --map or a mapping file may help",
                 )
+            if collector.rows == collector.own_refusals:
+                raise EmptyLogError(
+                    "every row of the log is a request that Stillwatch itself refused",
+                    hint="scan a log that also holds the traffic that was let through",
+                )
             marks["read"] = time.monotonic() - started
             tables = dict(log.side)
             owners = log.owners.table()
