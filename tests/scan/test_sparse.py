@@ -1,4 +1,4 @@
-"""Logs that say little: every column but the required ones may be missing, and nothing is made of what is not there."""
+"""Logs that say little: all but the required columns may be missing, and nothing is made of what is not there."""
 
 from __future__ import annotations
 
