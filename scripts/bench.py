@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from stillwatch import arena
+from stillwatch.scan.run import peak_memory_mib
 
 JSONL_ROWS = 500_000
 
@@ -82,7 +82,7 @@ def notebook(log: Path, rows: int) -> dict[str, float]:
     hits = len(flagged & attackers)
     return {
         "rows_per_s": len(table) / (time.monotonic() - began),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mib": peak_memory_mib(),
         "precision": hits / max(1, len(flagged)),
         "recall": hits / max(1, len(attackers)),
     }

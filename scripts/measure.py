@@ -9,7 +9,6 @@ fewer references and with one road alone too. Logs that OUT already has are skip
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from stillwatch.ingest import open_log
 from stillwatch.scan.collect import COLUMNS, SEPARATOR, Collector
 from stillwatch.scan.conclude import Concluded, conclude
 from stillwatch.scan.judge import Judged, judge
+from stillwatch.scan.run import peak_memory_mib
 from stillwatch.scan.units import align
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -108,7 +108,7 @@ def main() -> None:
                 line["candidates"] = judged.candidates
             lines.append(line)
         lines[0]["wall_s"] = round(time.monotonic() - began, 1)
-        lines[0]["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        lines[0]["peak_memory_mib"] = peak_memory_mib()
         with path.open("a") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
         first = lines[0]["score"]
