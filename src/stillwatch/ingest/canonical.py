@@ -130,11 +130,7 @@ def _with_extras(table: pa.Table, texts: list[bytes]) -> pa.Table:
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
     maps: list[list[tuple[str, str]] | None] = []
     for text in texts:
-        pairs = [
-            (key, _plain(raw))
-            for key, raw in sorted(decoder.decode(text).items())
-            if key not in NAMES
-        ]
+        pairs = [(key, _plain(raw)) for key, raw in sorted(decoder.decode(text).items()) if key not in NAMES]
         maps.append(pairs or None)
     return table.append_column(EXTRAS, pa.array(maps, pa.map_(pa.string(), pa.string())))
 

@@ -98,6 +98,8 @@ class Finding:
     score: float = 0.0
     conformal_p: float = 1.0
     conformal_q: float = 1.0
+    arranged_p: float = 1.0
+    """p of the candidate on what its accounts share besides sign-ups."""
     compared: bool = False
     """Whether the references were asked about it."""
     benchmark: ex.Benchmark | None = None

@@ -16,7 +16,7 @@ from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
 from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover
 from stillwatch.scan.collect import Reduced
-from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
+from stillwatch.scan.context import EVERY_VIEW_P, TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.refine import Evidence, recruit, refine
 from stillwatch.scan.units import Units
@@ -119,11 +119,15 @@ def grown(context: Context, coordinated: list[Finding], progress: Progress) -> l
     """Groups from the confirmed candidates, each with the claim of the candidate that it is most like."""
     if not coordinated:
         return []
+    units = context.units
+    # What known-honest groups share is no evidence, and a contract is the operator's word.
     pool = np.unique(np.concatenate([f.members for f in coordinated]))
+    pool = pool[(units.honest_group[pool] < 0) & ~units.contract[pool]]
     indexes = {"FORM": context.form_once, "LINK": context.identity}
     evidence = Evidence(indexes, context.rhythm, pool)
-    groups = refine(evidence, [f.members for f in coordinated], progress)
-    units = context.units
+    inside = np.zeros(context.reduced.accounts, bool)
+    inside[pool] = True
+    groups = refine(evidence, [f.members[inside[f.members]] for f in coordinated], progress)
     free = ~units.gateway & ~units.contract & (units.honest_group < 0)
     free[np.concatenate([np.zeros(0, np.int64), *groups])] = False
     joining = recruit(replace(evidence, pool=np.flatnonzero(free)), groups)
@@ -157,11 +161,27 @@ def grown(context: Context, coordinated: list[Finding], progress: Progress) -> l
                 context.seed,
                 whole=True,
             )
+            origin.arranged_p = _without_signups(context, origin)
             whole = np.union1d(members, joined)
             out.append(
                 replace(origin, members=whole, recruits=joined, merged=count, candidate=len(origin.members))
             )
     return out
+
+
+def _without_signups(context: Context, origin: Finding) -> float:
+    """p of the candidate on a view that sign-ups are no part of: LINK without them, FORM for what LINK found."""
+    if origin.view_found == "LINK":
+        return min(t.p for t in origin.tested if t.view == "FORM")
+    tested = cf.confirm(
+        origin.members,
+        origin.view_found,
+        {"FORM": context.form, "LINK": context.arranged},
+        context.residuals,
+        context.strata,
+        context.seed,
+    )
+    return min(t.p for t in tested if t.view == "LINK")
 
 
 def unselected(context: Context, members: I64) -> I64:
@@ -208,7 +228,7 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
         if result.p < split.p:
             split = result
     split = replace(split, p=min(1.0, split.p * max(1, len(finding.families))))
-    end, start = int(reduced.last_us.max()), int(reduced.first_us.min())
+    end, start = int(reduced.last_us.max()), int(reduced.first_us[reduced.volume > 0].min())
     mail_class = np.where(units.corporate >= 0, -1, units.mail)
     batch = dt.signup_batch(units.created_us, mail_class, unselected(context, members))
     finding.direct = [
@@ -232,6 +252,7 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
         units.payer[members], units.block[members], units.corporate[members], units.mail[members]
     )
     mine = rows.of(members)
+    mine = mine[reduced.rows.item[mine] != 0]
     code, outsiders = rows.outsiders(mine)
     dense = np.searchsorted(members, reduced.rows.account[mine])
     finding.benchmark = ex.benchmark(dense, code, outsiders, len(members))
@@ -278,10 +299,13 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     units, members = context.units, finding.members
     fired = finding.fired(level)
     roads = []
-    asked = finding.items >= LEAST_OWN and bool(fired or finding.everywhere())
+    # People who sign up together, for an event or a course, are not one operation by that alone.
+    only_signups = {d.name for d in fired} <= {"signup_batch"} and finding.arranged_p > EVERY_VIEW_P
+    asked = finding.items >= LEAST_OWN and not only_signups
     if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and asked:
         roads.append("references")
-    kinds = {d.view for d in fired} | ({"EVERY VIEW"} if fired and finding.everywhere() else set())
+    agreed = fired and finding.everywhere() and not only_signups
+    kinds = {d.view for d in fired} | ({"EVERY VIEW"} if agreed else set())
     hidden = finding.openness.known and finding.openness.share < BARE_SHARE
     if len(kinds) >= 2 and hidden and _harvested(finding):
         roads.append("direct")
