@@ -78,3 +78,9 @@ def test_hot_standby_is_seen_and_chance_is_not() -> None:
     assert takeover(begin, end, zero, members, 14 * DAY_US, 0).p < 1e-6
     chance = rng.integers(2 * DAY_US, 10 * DAY_US, 40)
     assert takeover(chance, end, zero, members, 14 * DAY_US, 0).p > 1e-3
+
+
+def test_dates_without_a_time_of_day_are_no_batch() -> None:
+    created = np.random.default_rng(4).integers(20_000, 20_030, 400) * 86_400_000_000
+    found = signup_batch(created, np.zeros(400, np.int64), np.arange(60))
+    assert (found.p, found.observed) == (1.0, 0)

@@ -102,6 +102,11 @@ def handover(edges: Handovers, member: Bool, unlinked: Bool) -> Direct:
     return Direct("handover", "HANDOVER", p, inside, expected, inside / max(1, n))
 
 
+def coarse(created_us: I64) -> bool:
+    """Whether sign-up times are dates or hours: then whoever came on one day seems to have come at once."""
+    return len(created_us) > 0 and float((created_us % HOUR_US == 0).mean()) > 0.5
+
+
 def signup_batch(created_us: I64, mail_class: I64, members: I64) -> Direct:
     """Opened by a script? Given the day and the mail class, sign-ups follow the population's hours of that day.
 
@@ -110,7 +115,7 @@ def signup_batch(created_us: I64, mail_class: I64, members: I64) -> Direct:
     """
     known = members[created_us[members] > 0]
     none = Direct("signup_batch", "LINK", 1.0, 0, 0.0)
-    if len(known) < 5:
+    if len(known) < 5 or coarse(created_us[created_us > 0]):
         return none
     outside = created_us > 0
     outside[members] = False

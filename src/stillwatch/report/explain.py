@@ -175,7 +175,7 @@ def printable(text: str) -> str:
 def _members(rows: list[dict[str, Any]], group: str) -> list[str]:
     recruits = sum(row["role"] == "recruit" for row in rows)
     core = words.plural(len(rows) - recruits, "core account")
-    added = f", and {words.plural(recruits, 'recruit')}, named by evidence of their own (e-BH, 1 %)"
+    added = f", and {words.plural(recruits, 'recruit')}, who joined the settled group"
     lines = [
         "",
         _wrapped(f"Members: {core}, found together (their bits rank them){added if recruits else ''}."),
@@ -215,7 +215,7 @@ def _account(results: Results, name: str, rows: list[dict[str, Any]]) -> str:
         lines += _waterfall(mine, row, _profile(results, group))
     lines += [
         "",
-        _wrapped("For core members the bits rank; for recruits they carry a guarantee (e-BH, 1 %)."),
+        _wrapped("The bits rank the members; they are no guarantee, for core accounts or for recruits."),
     ]
     return "\n".join(lines)
 

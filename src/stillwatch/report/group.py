@@ -220,7 +220,7 @@ def _members(accounts: Sequence[Mapping[str, Any]]) -> str:
         for row in ranked[:MOST_MEMBERS]
     )
     recruits = sum(row["role"] == "recruit" for row in accounts)
-    added = f"; {words.plural(recruits, 'recruit')} named by evidence of their own" if recruits else ""
+    added = f"; {words.plural(recruits, 'recruit')} joined the settled group" if recruits else ""
     more = (
         f" The {MOST_MEMBERS} with most bits; all are in accounts.parquet."
         if len(ranked) > MOST_MEMBERS

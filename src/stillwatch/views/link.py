@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from stillwatch.views.base import U64, column, hash_strings, mix
 
+HOUR_US = 3_600_000_000
 SIGNUP_BIN_US = 10 * 60 * 1_000_000
 """Width of a sign-up batch key. Ten minutes: a script's burst, not a launch day."""
 
@@ -160,6 +161,10 @@ class SignupBatch:
         if pa.types.is_null(created.type):
             return np.zeros(accounts.num_rows, np.uint64)
         us = pc.fill_null(pc.cast(created, pa.int64()), 0).to_numpy(zero_copy_only=False)
+        known = us[us > 0]
+        if len(known) and (known % HOUR_US == 0).mean() > 0.5:
+            # Dates or whole hours: everybody of one day would share a key.
+            return np.zeros(accounts.num_rows, np.uint64)
         return mix((us // SIGNUP_BIN_US).astype(np.uint64), self.name)
 
 
