@@ -51,6 +51,7 @@ def test_handovers_inside_a_group_are_seen_and_public_prefixes_are_not() -> None
     member = np.zeros(1000, bool)
     member[:4] = True
     assert handover(edges, member, np.ones(2, bool)).p < 1e-4
+    assert handover(edges, np.arange(1000) < 2, np.ones(2, bool)).p == 1.0, "one pair may be one person"
     nobody = Handovers(edges.source[:0], edges.target[:0], edges.ts[:0], edges.after_refusal[:0])
     assert handover(nobody, member, np.ones(0, bool)).p == 1.0
 

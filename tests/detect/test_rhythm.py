@@ -43,3 +43,20 @@ def test_an_outsider_who_keeps_the_hours_is_found() -> None:
 def test_a_group_too_small_to_see_says_nothing() -> None:
     rhythm = _population(np.random.default_rng(2), 4, 200, 25)
     assert not rhythm_bits(rhythm, np.arange(4), np.arange(204)).any()
+
+
+def test_the_time_zone_alone_is_no_evidence() -> None:
+    rng = np.random.default_rng(4)
+    zone = rng.integers(0, 24, 6000)
+    rows = [
+        np.unique((rng.integers(0, 10, 4) * 24 + np.round(rng.normal(14, 3, 4)).astype(int) + shift) % HOURS)
+        for shift in zone
+    ]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    rhythm = build_rhythm(
+        np.zeros((6000, HOURS), np.float32), offsets, np.concatenate(rows).astype(np.int32), HOURS
+    )
+    neighbours = np.flatnonzero(zone == 8)
+    group, others = neighbours[:80], neighbours[80:]
+    assert np.exp2(rhythm_bits(rhythm, group, others)).mean() <= 1.1
+    assert (rhythm_bits(rhythm, group, others) >= 1.0).mean() <= 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stillwatch.detect.confirm import benjamini_hochberg, keys_against_null, tail_p
-from stillwatch.detect.explain import benchmark, classroom, openness
+from stillwatch.detect.explain import benchmark, classroom, openness, web
 from stillwatch.detect.keys import KeyIndex, build_index
 from stillwatch.detect.members import combine_views, e_benjamini_hochberg
 from stillwatch.detect.population import build_strata, seats_for
@@ -88,6 +88,24 @@ def test_a_log_that_does_not_say_who_pays_proves_no_evasion() -> None:
     # One kind alone may be a gap in the log.
     assert openness(unknown, np.arange(9), unknown, unknown).evasion == 0.0
     assert openness(np.arange(9), np.arange(9), unknown, unknown).evasion > 0.8
+
+
+def test_members_without_a_payer_hide_nobody() -> None:
+    payer = np.array([7, 7, 7, 7, -1, -1, -1])
+    assert openness(payer, np.full(7, -1), np.full(7, -1), np.full(7, 3)).share == 1.0
+
+
+def test_a_stock_of_addresses_is_one_web_and_teams_are_many() -> None:
+    rng = np.random.default_rng(6)
+    members, crowd = np.arange(40), 4000
+    noise = np.column_stack([np.arange(crowd).repeat(2), 100 + rng.integers(0, 1000, crowd * 2)])
+    stock = np.column_stack([members.repeat(2), rng.integers(0, 20, 80)])
+    teams = np.column_stack([members, members // 4])
+    for own, low, high in ((stock, 0.9, 1.0), (teams, 0.0, 0.3)):
+        account, key = np.unique(np.concatenate([own, noise]), axis=0).T.astype(np.int32)
+        index = build_index(account, key, np.ones(len(key), np.int32), crowd, 1100)
+        assert low <= web(index, members) <= high
+    assert web(index, rng.choice(crowd, 40, replace=False)) <= 0.2
 
 
 def test_a_benchmark_clears_only_on_the_groups_total() -> None:

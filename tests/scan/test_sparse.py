@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -51,3 +52,19 @@ def test_a_log_of_our_own_refusals_is_empty(log: Path, tmp_path: Path) -> None:
     blocked = exchanges.append_column("blocked_by", pa.array(["stillwatch:g-1"] * 50))
     with pytest.raises(EmptyLogError, match="itself refused"):
         _scan(tmp_path, blocked, None)
+
+
+def test_an_account_that_only_we_refused_has_no_first_day(log: Path, tmp_path: Path) -> None:
+    exchanges = pq.read_table(log / "exchanges.parquet")
+    pq.write_table(exchanges, tmp_path / "exchanges.parquet")
+    (tmp_path / "accounts.parquet").write_bytes((log / "accounts.parquet").read_bytes())
+    before = scan([str(tmp_path)])
+    members = before.accounts.filter(pc.equal(before.accounts["role"], "core"))["account_id"].to_pylist()[:3]
+    ours = ["stillwatch:g-1" if n in members else None for n in exchanges["account_id"].to_pylist()]
+    refused = exchanges.append_column("blocked_by", pa.array(ours, pa.string()))
+    pq.write_table(refused, tmp_path / "exchanges.parquet")
+    found = scan([str(tmp_path)])
+    for group in found.findings.groups:
+        assert group.first_ts >= found.findings.run.first_ts
+    for row in found.accounts.to_pylist():
+        assert (row["first_ts"] is None) == (row["exchanges"] == 0)

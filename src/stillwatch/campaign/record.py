@@ -48,6 +48,11 @@ DIRECT_WORDS = {
     "chance.",
 }
 
+TEAMS_WORDS = (
+    "Sign-ups are all that points at one director: besides them, {:.0f} % of the members, at most, hang together by "
+    "addresses, instruments, devices or mail. People who came together, for an event, look like that."
+)
+
 VIEW_WORDS = {
     "FORM": "what requests look like",
     "LINK": "what accounts share",

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from stillwatch.detect.population import F64, I64, Bool
+from stillwatch.detect.population import I64, Bool
 
 SIGNUP_WITHIN_US = 5 * 60 * 1_000_000
 TAKEOVER_WITHIN_US = 120 * 1_000_000
@@ -22,6 +22,8 @@ LOCAL_US = 2 * 3_600_000_000
 """Half-width of the window from which the local rate of endings is read."""
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
+LEAST_HANDOVERS = 2
+"""Pairs of accounts below which no group is said to hand over: one may be a person who changed accounts."""
 PRIOR_SIGNUPS = 50.0
 """Sign-ups of the average day that are added to a day's own, so that a quiet day has a profile too."""
 
@@ -90,7 +92,7 @@ class Handovers:
 def handover(edges: Handovers, member: Bool, unlinked: Bool) -> Direct:
     """More hand-overs inside than chance? `member` bool[accounts]; `unlinked` bool[edges]: no known common owner.
 
-    Counted are distinct pairs of accounts; lambda = outside pairs x n(n-1) / (N(N-1)).
+    Counted are distinct pairs of accounts; lambda = outside pairs x n(n-1) / (N(N-1)). One pair fires nothing.
     """
     n, total = int(member.sum()), len(member)
     code = edges.source[unlinked] * total + edges.target[unlinked]
@@ -98,7 +100,7 @@ def handover(edges: Handovers, member: Bool, unlinked: Bool) -> Direct:
     inside = int((member[pairs // total] & member[pairs % total]).sum())
     outside = len(pairs) - inside
     expected = outside * n * (n - 1) / max(1, total * (total - 1))
-    p = float(stats.poisson.sf(inside - 1, max(expected, 1e-3))) if inside else 1.0
+    p = float(stats.poisson.sf(inside - 1, max(expected, 1e-3))) if inside >= LEAST_HANDOVERS else 1.0
     return Direct("handover", "HANDOVER", p, inside, expected, inside / max(1, n))
 
 
@@ -208,8 +210,3 @@ def find_handovers(
         at = np.searchsorted(us[a:b], ts[i], side="right")
         after[i] = at > 0 and ts[i] - us[a + at - 1] <= 60_000_000
     return Handovers(source, target, ts, after)
-
-
-def fisher(p: F64) -> float:
-    """Fisher's combination of independent p-values, as one p."""
-    return float(stats.combine_pvalues(np.clip(p, 1e-300, 1.0), method="fisher").pvalue)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.population import I64
 
 SEEN_SHARE = 0.5
@@ -22,6 +26,12 @@ CLASSROOM_TOTAL = 60
 CLASSROOM_COMMON = 0.1
 CLASSROOM_CALENDAR = 1.5
 """Members meet in one hour of one day this many times as often as their hours of the day alone explain."""
+WEB_CHANCE = 0.1
+"""Keys, of all there are, that a random group of this size would be expected to hold as often as a key that ties."""
+WEB_COMMON = 0.01
+"""Share of all accounts above which a key is a provider's (webmail, a carrier) and ties nobody."""
+WEB_SHARE = 0.5
+"""Share of the members in one web of shared keys from which the group is more than people who came together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +55,24 @@ class Openness:
 
 
 def largest_share(codes: I64) -> float:
-    """Share of the most common code; negative codes mean "unknown" and count as different. Shape (members,)."""
+    """Share of the most common code; negative codes mean "none" and count as different. Shape (members,)."""
     known = codes[codes >= 0]
     return float(np.bincount(known).max() / len(codes)) if len(known) else 0.0
 
 
 def openness(payer: I64, block: I64, corporate_mail: I64, mail: I64) -> Openness:
-    """From codes per member, -1 where unknown; `corporate_mail` is -1 for webmail too, which `mail` knows."""
-    shares = {
-        "payment": largest_share(payer),
-        "address_block": largest_share(block),
-        "mail_domain": largest_share(corporate_mail),
-    }
+    """From codes per member, -1 where unknown; `corporate_mail` is -1 for webmail too, which `mail` knows.
+
+    Members whose payer or mail the log does not give say nothing about how hidden the others are, as long as it gives
+    them for half. An account without a main address block moves about, which is not a gap in the log.
+    """
     given = {"payment": payer, "address_block": block, "mail_domain": mail}
     seen = tuple(name for name, codes in given.items() if len(codes) and (codes >= 0).mean() >= SEEN_SHARE)
+    shares = {
+        "payment": largest_share(payer[payer >= 0] if "payment" in seen else payer),
+        "address_block": largest_share(block),
+        "mail_domain": largest_share(corporate_mail[mail >= 0] if "mail_domain" in seen else corporate_mail),
+    }
     kind = max(shares, key=lambda name: shares[name])
     return Openness(shares[kind], kind, seen)
 
@@ -149,3 +163,27 @@ def calendar(hour: I64, member: I64) -> float:
     of_day = np.unique(active % 24, return_counts=True)[1]
     expected = float((of_day * (of_day - 1)).sum()) / max(1, len(np.unique(active // 24)))
     return float((together * (together - 1)).sum()) / expected if expected > 0 else 0.0
+
+
+def web(index: KeyIndex, members: I64) -> float:
+    """Share of the members in the largest web: members tied by keys that more of them hold than chance can explain.
+
+    Whoever runs many accounts draws on one stock of addresses, instruments and domains, and nearly all of them hang
+    together by it. People who came together, for an event or a course, hang together in small teams, if at all.
+    """
+    if len(members) == 0:
+        return 0.0
+    counts = index.group_counts(members)
+    df = index.df()
+    ties = (counts >= 2) & (index.weight > 0) & (df <= WEB_COMMON * index.accounts)
+    chance = stats.poisson.sf(counts[ties] - 1, df[ties] * (len(members) / index.accounts))
+    ties[ties] = chance * int((df >= 2).sum()) <= WEB_CHANCE
+    lengths = index.account_offsets[members + 1] - index.account_offsets[members]
+    first = np.repeat(index.account_offsets[members] - np.cumsum(lengths) + lengths, lengths)
+    keys = index.keys[first + np.arange(lengths.sum())].astype(np.int64)
+    owner = np.repeat(np.arange(len(members)), lengths)
+    owner, keys = owner[ties[keys]], keys[ties[keys]]
+    size = len(members) + index.n_keys
+    edges = coo_array((np.ones(len(owner), np.int8), (owner, len(members) + keys)), shape=(size, size))
+    label = connected_components(edges, directed=False)[1][: len(members)]
+    return float(np.bincount(label).max() / len(members))

@@ -2,8 +2,9 @@
 
 e = 0.5 / sqrt(p) (Vovk & Wang 2021, doi:10.1214/20-AOS2020), p the rank among accounts outside the group. Accounts
 with a time-zone estimate are ranked by the correlation of their hourly residuals with the group's sum; quieter ones
-by the mean log-likelihood ratio of the hours in which they were active, among accounts active in as many hours.
-A member is compared with the group without itself.
+by how much more the group was active in their hours than at the same time of other days, among accounts active in
+as many hours: who merely lives in the group's time zone gains nothing. A member is compared with the group without
+itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
@@ -20,8 +22,11 @@ LEAST_SEEN = 5
 """Members that TIME must be able to see before it says anything about a group."""
 SAMPLE = 4096
 """Accounts that stand for the population in a rank."""
+DAY = 24
 PRIOR_HOURS = 10.0
 """Active hours of the whole population that are added to a group's own."""
+LEAST_SPREAD = 0.2
+"""Nats that are added (as a variance) to how much the group's activity at one time of day differs between days."""
 CLASSES = np.array([2, 3, 4, 5, 7, 10, 15, 25])
 """Lower edges of the classes of active hours in which quiet accounts are ranked; the first class is one hour."""
 
@@ -47,7 +52,6 @@ class Rhythm:
     """Class of active hours per quiet account, -1 for loud accounts and for those that were never active."""
     loud_sample: I64
     """Accounts that stand for the population, sorted: loud ones, and quiet ones of every class."""
-    loud_residuals: F32
     quiet_sample: I64
 
     @property
@@ -74,7 +78,6 @@ def build_rhythm(residuals: F32, offsets: I64, hours: I32, log_hours: int) -> Rh
         share / share.sum(),
         kind,
         sample,
-        residuals[sample],
         np.sort(np.concatenate(quiet)),
     )
 
@@ -95,15 +98,16 @@ def rhythm_bits(rhythm: Rhythm, group: I64, accounts: I64) -> F64:
     seen = group[rhythm.loud[group]]
     chosen = np.flatnonzero(rhythm.loud[accounts])
     if len(seen) >= LEAST_SEEN and len(chosen):
-        total = rhythm.residuals[seen].sum(axis=0, dtype=np.float32)
-        length = max(float(np.linalg.norm(total)), 1e-9)
-        mine = rhythm.residuals[accounts[chosen]]
-        value = (mine @ total) / length
+        total = rhythm.residuals[seen].sum(axis=0, dtype=np.float64)
+        square = float((total * total).sum())
+        product = _products(rhythm.residuals, accounts[chosen], total)
         member = inside[accounts[chosen]]
-        own = total[None, :] - mine[member]
-        # A unit vector's product with the rest of its group is its product with the whole, less 1.
-        value[member] = (value[member] * length - 1.0) / np.maximum(np.linalg.norm(own, axis=1), 1e-9)
-        null = ((rhythm.loud_residuals @ total) / length)[~inside[rhythm.loud_sample]]
+        # A unit vector's product with the rest of its group is its product with the whole, less 1; and the rest's
+        # square is the whole's, less twice that product, plus 1.
+        rest = np.where(member, square - 2 * product + 1.0, square)
+        value = (product - member) / np.sqrt(np.maximum(rest, 1e-18))
+        others = rhythm.loud_sample[~inside[rhythm.loud_sample]]
+        null = _products(rhythm.residuals, others, total) / max(np.sqrt(square), 1e-9)
         bits[chosen] = _ranked(value, null)
     if len(group) >= LEAST_SEEN:
         _quiet_bits(rhythm, group, inside, accounts, bits)
@@ -129,21 +133,50 @@ def _rows(rhythm: Rhythm, accounts: I64) -> I64:
 
 
 def _hours_of(rhythm: Rhythm, counts: F64, inside: Bool, accounts: I64) -> F64:
-    """Mean log-likelihood ratio of each account's active hours: the group's profile over everybody's."""
+    """How much more active than at the same time of other days the group was in each account's hours, standardised.
+
+    Activity is the log-likelihood ratio of an hour: the group's profile over everybody's.
+    """
     at = rhythm.hours[_rows(rhythm, accounts)]
     lengths = rhythm.lengths[accounts]
     owner = np.repeat(np.arange(len(accounts)), lengths)
     member = inside[accounts][owner]
-    held = counts[at] - member
-    whole = counts.sum() - np.where(member, lengths[owner], 0)
-    base = rhythm.share[at]
-    ratio = np.log((held + PRIOR_HOURS * base) / (whole + PRIOR_HOURS) / base)
-    return np.asarray(np.bincount(owner, ratio, len(accounts)) / np.maximum(1, lengths))
+    whole = counts.sum()
+    usual, spread = _usual(rhythm.share, _ratio(counts, whole, rhythm.share))
+    ratio = _ratio(counts[at] - member, whole - np.where(member, lengths[owner], 0), rhythm.share[at])
+    total = np.bincount(owner, ratio - usual[at % DAY], len(accounts))
+    variance = np.bincount(owner, spread[at % DAY], len(accounts))
+    return np.asarray(total / np.sqrt(np.maximum(variance, LEAST_SPREAD**2)))
+
+
+def _ratio(held: F64, whole: Any, base: F64) -> F64:
+    return np.asarray(np.log((held + PRIOR_HOURS * base) / (whole + PRIOR_HOURS) / base))
+
+
+def _usual(share: F64, ratio: F64) -> tuple[F64, F64]:
+    """(mean, variance) of the hours' `ratio` per hour of the day, each day weighted by everybody's activity."""
+    hour = np.arange(len(share)) % DAY
+    weight = np.maximum(np.bincount(hour, share, DAY), 1e-300)
+    mean = np.bincount(hour, share * ratio, DAY) / weight
+    return mean, np.bincount(hour, share * (ratio - mean[hour]) ** 2, DAY) / weight + LEAST_SPREAD**2
+
+
+@nb.njit(nogil=True, cache=True)
+def _products(residuals: Any, accounts: Any, total: Any) -> Any:
+    """Each account's residual times `total`, added up in one fixed order: the last digits are the same everywhere."""
+    out = np.empty(len(accounts))
+    for i in range(len(accounts)):
+        row = residuals[accounts[i]]
+        value = 0.0
+        for h in range(len(total)):
+            value += row[h] * total[h]
+        out[i] = value
+    return out
 
 
 def _ranked(value: npt.NDArray[np.floating[Any]], null: npt.NDArray[np.floating[Any]]) -> F64:
     """log2(0.5 / sqrt(p)), p the share of `null` with at least this value."""
-    # Sums of single-precision products may differ in their last digits from machine to machine.
+    # Sums of logarithms may differ in their last digits from machine to machine.
     null = np.sort(np.round(null.astype(np.float64), 6))
     p = (1 + len(null) - np.searchsorted(null, np.round(value.astype(np.float64), 6))) / (len(null) + 1)
     return np.asarray(np.log2(0.5 / np.sqrt(p)))

@@ -203,7 +203,8 @@ def _account(results: Results, name: str, rows: list[dict[str, Any]]) -> str:
     for row in sorted(rows, key=lambda r: (-(r["e_bits"] or 0.0), r["campaign_id"])):
         group = by_id[row["campaign_id"]]
         lines += ["", f"{group.id}  {words.verdict(group)}, as {row['role']}"]
-        when = words.span(row["first_ts"].isoformat(), row["last_ts"].isoformat())
+        first, last = row["first_ts"], row["last_ts"]
+        when = words.span(first.isoformat(), last.isoformat()) if first is not None else "none let through"
         lines.append(
             _wrapped(
                 f"{row['harvest_exchanges']:,} of its {words.plural(row['exchanges'], 'exchange')} are in the "

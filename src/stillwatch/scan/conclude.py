@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import Finding, Judged
+from stillwatch.scan.verdict import decide
 
 ROADS = ("references", "direct")
+STRENGTH = {"cleared": 0, "lead": 1, "campaign": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +38,21 @@ def conclude(
         findings=[replace(f) for f in judged.findings],
         references=[replace(f) for f in judged.references],
     )
+    references = judged.references
+    if most_references is not None:
+        references = sorted(references, key=lambda f: (f.reference * 2654435761) % 2**32)[:most_references]
     if most_references is not None or roads != ROADS:
-        judged = _restricted(judged, roads, most_references)
+        judged = _decided(judged, references, roads)
     listed = _listed(judged)
     assigned = assign(judged, listed)
-    rows = GroupRows(judged.context.reduced, judged.context.units.honest_group)
-    for finding, assignment in zip(listed, assigned, strict=True):
-        if finding.verdict != "cleared":
-            refit(judged, rows, finding, assignment.accounts[assignment.core])
+    if refit(judged, listed, assigned):
+        judged = _weakened(judged, references, roads)
     return Concluded(judged, *_still_groups(listed, assigned))
 
 
-def _restricted(judged: Judged, roads: tuple[str, ...], most_references: int | None) -> Judged:
-    """The same groups with fewer references, or with one road only."""
-    references = list(judged.references)
-    if most_references is not None:
-        references = sorted(references, key=lambda f: (f.reference * 2654435761) % 2**32)[:most_references]
-    outcome, level = jd.decide(judged.context, judged.findings, references)
+def _decided(judged: Judged, references: list[Finding], roads: tuple[str, ...]) -> Judged:
+    """Verdicts anew, with these references and these roads."""
+    outcome, level = decide(judged.context, judged.findings, references)
     for finding in judged.findings:
         finding.roads = tuple(road for road in finding.roads if road in roads)
         if finding.verdict == "campaign" and not finding.roads:
@@ -61,27 +60,41 @@ def _restricted(judged: Judged, roads: tuple[str, ...], most_references: int | N
     return replace(judged, conformal=outcome, direct_level=level)
 
 
+def _weakened(judged: Judged, references: list[Finding], roads: tuple[str, ...]) -> Judged:
+    """Verdicts anew, none stronger than it was."""
+    before = [(finding.verdict, finding.why, finding.roads) for finding in judged.findings]
+    judged = _decided(judged, references, roads)
+    for finding, (verdict, why, had) in zip(judged.findings, before, strict=True):
+        if STRENGTH[finding.verdict] > STRENGTH[verdict]:
+            finding.verdict, finding.why, finding.roads = verdict, why, had
+    return judged
+
+
 def _listed(judged: Judged) -> list[Finding]:
     """Groups that the results name. A coordinated group against which nothing speaks is nobody's business."""
-    listed = [f for f in judged.findings if f.verdict != "lead" or f.fired(judged.direct_level) or f.roads]
+    listed = [
+        f
+        for f in judged.findings
+        if f.verdict != "lead" or f.why == "few_references" or f.fired(judged.direct_level) or f.roads
+    ]
     for reference in judged.references:
         reference.verdict, reference.why = "cleared", "verified_entity"
     return listed + list(judged.references)
 
 
-def refit(judged: Judged, rows: GroupRows, finding: Finding, core: npt.NDArray[np.int64]) -> None:
-    """State direct tests and evidence for the accounts that are named, where stage 7 took some away.
-
-    The verdict can only become weaker: a campaign whose remaining core no direct test sees is a lead.
-    """
-    if len(core) == len(finding.members) or len(core) < LEAST_GROUP:
-        return
-    context = judged.context
-    finding.members = core
-    jd.direct_tests(context, rows, finding)
-    jd.explanations(context, rows, finding)
-    if finding.verdict == "campaign" and not finding.fired(judged.direct_level) and not finding.everywhere():
-        finding.verdict, finding.why, finding.roads = "lead", "not_harvest_like", ()
+def refit(judged: Judged, listed: list[Finding], assigned: list[Assignment]) -> bool:
+    """Members, tests and explanations for the accounts that are named. Returns whether stage 7 took some away."""
+    rows = GroupRows(judged.context.reduced, judged.context.units.honest_group)
+    changed = False
+    for finding, assignment in zip(listed, assigned, strict=True):
+        named = assignment.accounts[np.isin(assignment.accounts, finding.members)]
+        if finding.verdict == "cleared" or len(named) == len(finding.members) or len(named) < LEAST_GROUP:
+            continue
+        finding.members = named
+        jd.direct_tests(judged.context, rows, finding)
+        jd.explanations(judged.context, rows, finding)
+        changed = True
+    return changed
 
 
 def _still_groups(

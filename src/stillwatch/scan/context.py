@@ -35,6 +35,7 @@ TEMPLATE_KEYS = 4
 
 DIRECT_REACH = 0.1
 EVERY_VIEW_P = 1e-4
+MOSTLY_ALIKE = 0.5
 
 Bool = npt.NDArray[np.bool_]
 
@@ -53,7 +54,8 @@ class Context:
     identity: KeyIndex
     """LINK for confirmation: what whoever runs the accounts arranges; a software stack is worth nothing."""
     arranged: KeyIndex
-    """The same without sign-up batches, which have a direct test of their own."""
+    """The same without sign-up batches, which have a direct test of their own, and without referral codes, which an
+    event or a course hands out with the link to sign up."""
     form_once: KeyIndex
     """FORM for members: accounts of few exchanges keep the families that they used once."""
     rhythm: Rhythm
@@ -89,6 +91,8 @@ class Finding:
     """Members that stand in no confirmed candidate."""
     candidate: int = 0
     """Accounts of the candidate whose p and q are stated."""
+    alike: float = 1.0
+    """Overlap (Jaccard) of the group with that candidate."""
     reference: int = -1
     """Code of the known-honest group that this is, or -1."""
     direct: list[dt.Direct] = field(default_factory=list)
@@ -98,8 +102,8 @@ class Finding:
     score: float = 0.0
     conformal_p: float = 1.0
     conformal_q: float = 1.0
-    arranged_p: float = 1.0
-    """p of the candidate on what its accounts share besides sign-ups."""
+    web: float = 0.0
+    """Share of the members in one web of what accounts share besides sign-ups."""
     compared: bool = False
     """Whether the references were asked about it."""
     benchmark: ex.Benchmark | None = None
@@ -116,9 +120,13 @@ class Finding:
         """Whether every view that did not find the group confirms it, each at `EVERY_VIEW_P`.
 
         A template that spreads, a launch or a release is a common cause in two views. One that also makes strangers
-        share instruments or addresses was not seen.
+        share instruments or addresses was not seen. The candidate is what was tested: it must be most of the group.
         """
-        return len(self.tested) >= 2 and all(t.p <= EVERY_VIEW_P for t in self.tested)
+        return (
+            self.alike >= MOSTLY_ALIKE
+            and len(self.tested) >= 2
+            and all(t.p <= EVERY_VIEW_P for t in self.tested)
+        )
 
     def fired(self, level: float) -> list[dt.Direct]:
         """Direct tests at or below `level` that concern at least `DIRECT_REACH` of the group."""
@@ -170,7 +178,8 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     )
     form_index = without(form_index, public)
     once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
-    signup = reduced.link.key_kind == reduced.link.kinds.index("signup_batch")
+    given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
+    signup = np.isin(reduced.link.key_kind, given)
     activity = reduced.activity
     group = units.honest_group
     known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from stillwatch.campaign.record import (
     ATLAS,
     DIRECT_WORDS,
+    TEAMS_WORDS,
     VIEW_WORDS,
     SharedKey,
     action,
@@ -31,6 +32,7 @@ from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
+from stillwatch.scan.verdict import only_signups
 from stillwatch.scan.wording import family_id, family_rows, held_by
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
@@ -180,6 +182,10 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
         else:
             text = not_fired(direct.name, direct.observed, direct.expected)
             against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
+    if finding.fired(judged.direct_level) and only_signups(finding, judged.direct_level):
+        against.append(
+            Evidence(kind="COUNTER", signal="teams", bits=0.0, text=TEAMS_WORDS.format(100 * finding.web))
+        )
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")
         text = f"{100 * finding.openness.share:.0f} % of the members stand behind one {kind}."
@@ -220,7 +226,9 @@ def _group(
     reduced, units = context.reduced, context.units
     members = assignment.accounts
     evidence, against = _evidence(judged, finding, finding.members)
-    first, last = int(reduced.first_us[members].min()), int(reduced.last_us[members].max())
+    # Of an account whose every request Stillwatch refused, the log holds no exchange.
+    active = members[reduced.first_us[members] > 0]
+    first, last = int(reduced.first_us[active].min()), int(reduced.last_us[active].max())
     start = int(reduced.first_us[reduced.first_us > 0].min()) // DAY_US
     days = int(reduced.last_us.max()) // DAY_US - start + 1
     activity = np.bincount(reduced.rows.ts[rows.of(members)] // DAY_US - start, minlength=days)
@@ -265,6 +273,7 @@ def _accounts(
     n = len(members)
     ids = [reduced.principals[m].partition(SEPARATOR)[0] for m in members.tolist()]
     blank = pa.nulls(n, pa.float64())
+    never = reduced.first_us[members] == 0
     table = pa.table(
         [
             pa.array(ids),
@@ -279,8 +288,8 @@ def _accounts(
             blank,
             pa.array(reduced.volume[members]),
             pa.array(_harvest(rows, context, finding, members)),
-            pa.array(reduced.first_us[members]).cast(TIMESTAMP),
-            pa.array(reduced.last_us[members]).cast(TIMESTAMP),
+            pa.array(reduced.first_us[members], mask=never).cast(TIMESTAMP),
+            pa.array(reduced.last_us[members], mask=never).cast(TIMESTAMP),
         ],
         names=ACCOUNT_ROWS.names,
     ).cast(ACCOUNT_ROWS)

@@ -1,4 +1,4 @@
-"""Stages 3 to 6 in their order: from candidates to groups with claims and verdicts."""
+"""Stages 3 to 6 in their order: from candidates to groups with what every verdict rests on."""
 
 from __future__ import annotations
 
@@ -16,31 +16,22 @@ from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
 from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover
 from stillwatch.scan.collect import Reduced
-from stillwatch.scan.context import EVERY_VIEW_P, TEMPLATE_KEYS, Context, Finding, Judged, prepare
+from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.refine import Evidence, recruit, refine
 from stillwatch.scan.units import Units
+from stillwatch.scan.verdict import ENTITY_SHARE, decide
 from stillwatch.views.base import I64
 from stillwatch.views.families import slot_contents
 
 MOST_THREADS = 8
 CONFIRM_LEVEL = 0.05
-DIRECT_LEVEL = 0.01
-"""Family-wise level of the direct tests, over groups and tests."""
-CLASS_EXPLAINS = {"signup_batch"}
-"""A class signs up together, on site, in one lesson: that test alone does not keep it from being cleared."""
-HIDDEN_SHARE = 0.5
-"""Openness from which a group is openly one customer."""
-ENTITY_SHARE = 0.5
-BARE_SHARE = 0.4
-"""Openness below which a declared owner is a bare claim. Honest owners have a payer, a site or a domain."""
 LARGEST_FAMILIES = 24
 OWN_HOLDERS, OWN_SHARE = 3, 0.05
 """Members that must hold a family for it to be the group's own."""
-LEAST_OWN = 20
-"""Requests of its own families below which nothing can be said about what a group asks for."""
 LEAST_LIKE = 0.1
-"""Overlap (Jaccard) of a group with the confirmed candidate whose claim it takes over."""
+"""Overlap (Jaccard) of a group with the confirmed candidate whose claim it takes over. A large operation may be
+confirmed in many small pieces only."""
 Bool = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]
 
@@ -115,20 +106,21 @@ def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Pr
     return findings
 
 
-def grown(context: Context, coordinated: list[Finding], progress: Progress) -> list[Finding]:
-    """Groups from the confirmed candidates, each with the claim of the candidate that it is most like."""
+def grown(context: Context, coordinated: list[Finding], able: Bool, progress: Progress) -> list[Finding]:
+    """Groups from the confirmed candidates, each with the claim of the candidate that it is most like.
+
+    `able` bool[accounts]: who may be in a group.
+    """
     if not coordinated:
         return []
-    units = context.units
-    # What known-honest groups share is no evidence, and a contract is the operator's word.
     pool = np.unique(np.concatenate([f.members for f in coordinated]))
-    pool = pool[(units.honest_group[pool] < 0) & ~units.contract[pool]]
+    pool = pool[able[pool]]
     indexes = {"FORM": context.form_once, "LINK": context.identity}
     evidence = Evidence(indexes, context.rhythm, pool)
     inside = np.zeros(context.reduced.accounts, bool)
     inside[pool] = True
     groups = refine(evidence, [f.members[inside[f.members]] for f in coordinated], progress)
-    free = ~units.gateway & ~units.contract & (units.honest_group < 0)
+    free = able.copy()
     free[np.concatenate([np.zeros(0, np.int64), *groups])] = False
     joining = recruit(replace(evidence, pool=np.flatnonzero(free)), groups)
     owner = np.full(context.reduced.accounts, -1, np.int64)
@@ -161,27 +153,35 @@ def grown(context: Context, coordinated: list[Finding], progress: Progress) -> l
                 context.seed,
                 whole=True,
             )
-            origin.arranged_p = _without_signups(context, origin)
             whole = np.union1d(members, joined)
             out.append(
-                replace(origin, members=whole, recruits=joined, merged=count, candidate=len(origin.members))
+                replace(
+                    origin,
+                    members=whole,
+                    recruits=joined,
+                    merged=count,
+                    candidate=len(origin.members),
+                    alike=found[0],
+                )
             )
     return out
 
 
-def _without_signups(context: Context, origin: Finding) -> float:
-    """p of the candidate on a view that sign-ups are no part of: LINK without them, FORM for what LINK found."""
-    if origin.view_found == "LINK":
-        return min(t.p for t in origin.tested if t.view == "FORM")
-    tested = cf.confirm(
-        origin.members,
-        origin.view_found,
-        {"FORM": context.form, "LINK": context.arranged},
-        context.residuals,
-        context.strata,
-        context.seed,
-    )
-    return min(t.p for t in tested if t.view == "LINK")
+def settled_references(context: Context, found: list[Finding]) -> list[Finding]:
+    """Confirmed candidates of known-honest groups, grown as every other group is: like is compared with like.
+
+    Each among its own group's accounts. What settles to nothing would not have been a group.
+    """
+    group = context.units.honest_group
+    indexes = {"FORM": context.form_once, "LINK": context.identity}
+    evidence = Evidence(indexes, context.rhythm, np.zeros(0, np.int64))
+    out = []
+    for finding in found:
+        own = replace(evidence, pool=np.flatnonzero(group == finding.reference))
+        members = own.settled(finding.members)
+        if len(members) >= LEAST_GROUP:
+            out.append(replace(finding, members=members, candidate=len(finding.members)))
+    return out
 
 
 def unselected(context: Context, members: I64) -> I64:
@@ -248,6 +248,7 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     """Stage 5, the other side: openness, benchmark, classroom."""
     reduced, units = context.reduced, context.units
     members = finding.members
+    finding.web = ex.web(context.arranged, members)
     finding.openness = ex.openness(
         units.payer[members], units.block[members], units.corporate[members], units.mail[members]
     )
@@ -265,85 +266,6 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     )
 
 
-def decide(
-    context: Context, findings: list[Finding], references: list[Finding]
-) -> tuple[sc.Conformal, float]:
-    """Stage 6: both roads, then the verdict. Returns the conformal outcome and the level of the direct tests.
-
-    References are asked only about groups that a direct test, or the agreement of all views, has singled out; the
-    others cannot be named, and testing them too would ask for as many more references.
-    """
-    everything = references + findings
-    is_reference = np.array([i < len(references) for i in range(len(everything))], bool)
-    score = sc.residual_scores(
-        np.array([f.openness.evasion for f in everything]),
-        np.array([f.space for f in everything]),
-        np.array([len(f.members) for f in everything], np.int64),
-        is_reference,
-    )
-    level = DIRECT_LEVEL / max(1, 4 * len(findings))
-    tested = [f for f in findings if f.fired(level) or f.everywhere()]
-    asked = np.array([f.reference < 0 and bool(f.fired(level) or f.everywhere()) for f in everything], bool)
-    outcome = sc.conformal(score, is_reference, asked)
-    for finding, value in zip(everything, score.tolist(), strict=True):
-        finding.score = value
-    for finding, p, q in zip(tested, outcome.p.tolist(), outcome.q.tolist(), strict=True):
-        finding.conformal_p, finding.conformal_q, finding.compared = p, q, True
-    for finding in findings:
-        settle(context, finding, outcome, level)
-    return outcome, level
-
-
-def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: float) -> None:
-    """The verdict of one group: cleared, campaign, or lead with what is missing."""
-    units, members = context.units, finding.members
-    fired = finding.fired(level)
-    roads = []
-    # People who sign up together, for an event or a course, are not one operation by that alone.
-    only_signups = {d.name for d in fired} <= {"signup_batch"} and finding.arranged_p > EVERY_VIEW_P
-    asked = finding.items >= LEAST_OWN and not only_signups
-    if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and asked:
-        roads.append("references")
-    agreed = fired and finding.everywhere() and not only_signups
-    kinds = {d.view for d in fired} | ({"EVERY VIEW"} if agreed else set())
-    hidden = finding.openness.known and finding.openness.share < BARE_SHARE
-    if len(kinds) >= 2 and hidden and _harvested(finding):
-        roads.append("direct")
-    finding.roads = tuple(roads)
-    codes = units.declared[members]
-    finding.entity_share = ex.largest_share(codes)
-    # A name that all members type in, with nothing that was bought or registered behind it, is neither evidence
-    # nor excuse.
-    bare = finding.openness.known and finding.openness.share < BARE_SHARE
-    if units.contract[members].mean() >= 0.8:
-        finding.verdict, finding.why = "cleared", "contract"
-    elif not fired and finding.benchmark is not None and finding.benchmark.clears:
-        finding.verdict, finding.why = "cleared", "benchmark"
-    elif (
-        {d.name for d in fired} <= CLASS_EXPLAINS
-        and finding.classroom is not None
-        and finding.classroom.clears
-    ):
-        finding.verdict, finding.why = "cleared", "classroom"
-    elif finding.openness.share >= HIDDEN_SHARE or (finding.entity_share >= ENTITY_SHARE and not bare):
-        finding.verdict, finding.why = "lead", "openly_one_customer"
-    elif roads:
-        finding.verdict, finding.why = "campaign", None
-    elif (fired or finding.everywhere()) and outcome.references < outcome.needed:
-        finding.verdict, finding.why = "lead", "few_references"
-    else:
-        finding.verdict, finding.why = "lead", "not_harvest_like"
-
-
-def _harvested(finding: Finding) -> bool:
-    """Content null of the direct road: the requests of the group's own families draw on a wide item space.
-
-    Half of the widest space that as many draws can show (no coincidence at all).
-    """
-    widest = np.log10((finding.items * (finding.items - 1) / 2 + 1) / 3)
-    return finding.items >= 50 and finding.space >= 0.5 * float(widest)
-
-
 def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silent) -> Judged:
     """Run stages 2 to 6."""
     progress("prepare", 0, 1)
@@ -351,9 +273,15 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
     progress("discover", 0, 1)
     found = split_by_unit(context, candidates(context))
     tested = confirmed(context, found, progress)
-    references = [f for f in tested if f.reference >= 0 and f.q <= CONFIRM_LEVEL]
+    references = settled_references(context, [f for f in tested if f.reference >= 0 and f.q <= CONFIRM_LEVEL])
     coordinated = [f for f in tested if f.reference < 0 and f.q <= CONFIRM_LEVEL]
-    findings = grown(context, coordinated, progress)
+    # What known-honest groups share is no evidence; and a contract is the operator's word on its own accounts only.
+    able = ~units.gateway & (units.honest_group < 0)
+    findings = [
+        finding
+        for chosen in (able & ~units.contract, able & units.contract)
+        for finding in grown(context, coordinated, chosen, progress)
+    ]
     rows = GroupRows(reduced, units.honest_group)
     for number, finding in enumerate(references + findings):
         progress("explain", number, len(references) + len(findings))

@@ -1,0 +1,115 @@
+"""Stage 6: cleared, campaign or lead, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stillwatch.detect import explain as ex
+from stillwatch.detect import score as sc
+from stillwatch.scan.context import Context, Finding
+
+DIRECT_LEVEL = 0.01
+"""Family-wise level of the direct tests, over groups and tests."""
+CLASS_EXPLAINS = {"signup_batch"}
+"""A class signs up together, on site, in one lesson: that test alone does not keep it from being cleared."""
+HIDDEN_SHARE = 0.5
+"""Openness from which a group is openly one customer."""
+ENTITY_SHARE = 0.5
+BARE_SHARE = 0.4
+"""Openness below which a declared owner is a bare claim. Honest owners have a payer, a site or a domain."""
+LEAST_OWN = 20
+"""Requests of its own families below which nothing can be said about what a group asks for."""
+
+
+def decide(
+    context: Context, findings: list[Finding], references: list[Finding]
+) -> tuple[sc.Conformal, float]:
+    """Stage 6: both roads, then the verdict. Returns the conformal outcome and the level of the direct tests.
+
+    References are asked only about groups that a direct test, or the agreement of all views, has singled out; the
+    others cannot be named, and testing them too would ask for as many more references.
+    """
+    everything = references + findings
+    is_reference = np.array([i < len(references) for i in range(len(everything))], bool)
+    score = sc.residual_scores(
+        np.array([f.openness.evasion for f in everything]),
+        np.array([f.space for f in everything]),
+        np.array([len(f.members) for f in everything], np.int64),
+        is_reference,
+    )
+    level = DIRECT_LEVEL / max(1, 4 * len(findings))
+    tested = [f for f in findings if _singled_out(context, f, level)]
+    asked = np.array([f.reference < 0 and _singled_out(context, f, level) for f in everything], bool)
+    outcome = sc.conformal(score, is_reference, asked)
+    for finding, value in zip(everything, score.tolist(), strict=True):
+        finding.score = value
+    for finding, p, q in zip(tested, outcome.p.tolist(), outcome.q.tolist(), strict=True):
+        finding.conformal_p, finding.conformal_q, finding.compared = p, q, True
+    for finding in findings:
+        settle(context, finding, outcome, level)
+    return outcome, level
+
+
+def only_signups(finding: Finding, level: float) -> bool:
+    """Whether sign-ups are all that points at one director.
+
+    People who sign up together, for an event or a course, are not one operation by that; nor by the template and the
+    hours that they were given with it. An operation's accounts hang together by what they were bought with, too.
+    """
+    return {d.name for d in finding.fired(level)} <= {"signup_batch"} and finding.web < ex.WEB_SHARE
+
+
+def _singled_out(context: Context, finding: Finding, level: float) -> bool:
+    """Whether references are asked about this group: not about those that the operator has vouched for."""
+    if context.units.contract[finding.members].all():
+        return False
+    return bool(finding.fired(level)) or finding.everywhere()
+
+
+def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: float) -> None:
+    """The verdict of one group: cleared, campaign, or lead with what is missing."""
+    units, members = context.units, finding.members
+    fired = finding.fired(level)
+    roads = []
+    came_together = only_signups(finding, level)
+    asked = finding.items >= LEAST_OWN and not came_together
+    if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and asked:
+        roads.append("references")
+    agreed = fired and finding.everywhere() and not came_together
+    kinds = {d.view for d in fired} | ({"EVERY VIEW"} if agreed else set())
+    hidden = finding.openness.known and finding.openness.share < BARE_SHARE
+    if len(kinds) >= 2 and hidden and _harvested(finding):
+        roads.append("direct")
+    finding.roads = tuple(roads)
+    codes = units.declared[members]
+    finding.entity_share = ex.largest_share(codes)
+    # A name that all members type in, with nothing that was bought or registered behind it, is neither evidence
+    # nor excuse.
+    bare = finding.openness.known and finding.openness.share < BARE_SHARE
+    if units.contract[members].all():
+        finding.verdict, finding.why = "cleared", "contract"
+    elif not fired and finding.benchmark is not None and finding.benchmark.clears:
+        finding.verdict, finding.why = "cleared", "benchmark"
+    elif (
+        {d.name for d in fired} <= CLASS_EXPLAINS
+        and finding.classroom is not None
+        and finding.classroom.clears
+    ):
+        finding.verdict, finding.why = "cleared", "classroom"
+    elif finding.openness.share >= HIDDEN_SHARE or (finding.entity_share >= ENTITY_SHARE and not bare):
+        finding.verdict, finding.why = "lead", "openly_one_customer"
+    elif roads:
+        finding.verdict, finding.why = "campaign", None
+    elif (fired or finding.everywhere()) and outcome.references < outcome.needed:
+        finding.verdict, finding.why = "lead", "few_references"
+    else:
+        finding.verdict, finding.why = "lead", "not_harvest_like"
+
+
+def _harvested(finding: Finding) -> bool:
+    """Content null of the direct road: the requests of the group's own families draw on a wide item space.
+
+    Half of the widest space that as many draws can show (no coincidence at all).
+    """
+    widest = np.log10((finding.items * (finding.items - 1) / 2 + 1) / 3)
+    return finding.items >= 50 and finding.space >= 0.5 * float(widest)
