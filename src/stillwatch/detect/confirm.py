@@ -18,13 +18,14 @@ import numpy.typing as npt
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.population import F64, I64, Seats, Strata, seats_for, seeded
 
+VIEWS = ("FORM", "LINK", "TIME")
 MOST_DRAWS = 999
 STOP_AFTER = 10
 """Exceedances after which drawing stops: the candidate is ordinary."""
 TAIL = 100
 """Largest null values that the tail is fitted to."""
 LARGE_GROUP = 200
-SUBGROUPS = 50
+SUBGROUPS = 15
 LEAST_IN_TIME = 5
 
 F32 = npt.NDArray[np.float32]

@@ -9,6 +9,7 @@ own template popular.
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import numba as nb
 import numpy as np
 
 from stillwatch.detect.keys import KeyIndex
-from stillwatch.detect.population import F64, I32, I64, Bool, seeded
+from stillwatch.detect.population import F64, I32, I64, Bool, seeded, workers
 
 NEIGHBOURS = 15
 EXACT_HOLDERS = 64
@@ -182,45 +183,31 @@ def communities(low: I32, high: I32, seed: int) -> list[I64]:
     return found
 
 
-def core_keys(index: KeyIndex, members: I64, weight: F64) -> I64:
+def core_keys(index: KeyIndex, members: I64) -> I64:
     """Keys that at least max(5, 15 %) of the group hold, and far more of it than of everybody else."""
-    counts = index.group_counts(members)
-    df = index.df()
-    need = max(CORE_HOLDERS, CORE_SHARE * len(members))
-    lift = counts * index.accounts >= CORE_LIFT * df * len(members)
-    return np.flatnonzero((counts >= need) & lift & (weight > 0))
+    return index.frequent(members, max(CORE_HOLDERS, CORE_SHARE * len(members)), CORE_LIFT)
 
 
-def refine(index: KeyIndex, members: I64, weight: F64) -> I64:
+def refine(index: KeyIndex, members: I64) -> I64:
     """The members that hold at least one core key; empty when the group has none."""
-    core = core_keys(index, members, weight)
-    if len(core) == 0:
-        return np.zeros(0, np.int64)
-    wanted = np.zeros(index.n_keys, bool)
-    wanted[core] = True
-    held = np.concatenate([[0], np.cumsum(wanted[index.keys])])
-    has = held[index.account_offsets[members + 1]] > held[index.account_offsets[members]]
-    return members[has]
+    core = core_keys(index, members)
+    return members[index.hold_any(members, core)] if len(core) else np.zeros(0, np.int64)
 
 
-def ties(index: KeyIndex, members: I64, weight: F64) -> F64:
+def ties(index: KeyIndex, members: I64) -> F64:
     """The rarity (nats) that each member shares with another member, on average. Shape (members,)."""
-    worth = weight * (index.group_counts(members) - 1) / max(1, len(members) - 1)
-    lengths = index.account_offsets[members + 1] - index.account_offsets[members]
-    first = np.repeat(index.account_offsets[members] - np.cumsum(lengths) + lengths, lengths)
-    owner = np.repeat(np.arange(len(members)), lengths)
-    held = worth[index.keys[first + np.arange(lengths.sum())]]
-    return np.asarray(np.bincount(owner, held, len(members)), np.float64)
+    key, count = index.held(members)
+    return index.sums(members, key, index.weight[key] * (count - 1) / max(1, len(members) - 1))
 
 
-def cohesive(index: KeyIndex, members: I64, weight: F64) -> I64:
+def cohesive(index: KeyIndex, members: I64) -> I64:
     """The members that share with the group a fair part of what its typical member shares.
 
     Whoever has a tie of less than `FAIR_SHARE` of the upper quartile hangs on by a stray key. Repeated until
     nobody leaves.
     """
     while len(members) >= LEAST_GROUP:
-        tie = ties(index, members, weight)
+        tie = ties(index, members)
         keep = tie >= FAIR_SHARE * np.quantile(tie, 0.75)
         if keep.all():
             break
@@ -253,10 +240,10 @@ def discover(index: KeyIndex, view: str, single: Bool, seed: int) -> list[Candid
     `single` bool[keys] says whose holders are a candidate by themselves.
     """
     low, high, _ = neighbour_graph(index, index.weight)
-    found = [
-        Candidate(view, cohesive(index, refine(index, members, index.weight), index.weight), "community")
-        for members in communities(low, high, seeded(seed, f"discover {view}", np.zeros(0, np.int64)))
-    ]
+    parts = communities(low, high, seeded(seed, f"discover {view}", np.zeros(0, np.int64)))
+    with ThreadPoolExecutor(workers()) as pool:
+        ends = pool.map(lambda members: cohesive(index, refine(index, members)), parts)
+        found = [Candidate(view, members, "community") for members in ends]
     df = index.df()
     for key in np.flatnonzero(single & (df >= LEAST_GROUP) & (index.weight > 0)):
         found.append(Candidate(view, index.held_by(int(key)).astype(np.int64), "one key"))

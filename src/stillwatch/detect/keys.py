@@ -3,11 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from stillwatch.detect.population import F64, I32, I64, Bool
+
+
+@nb.njit(nogil=True, cache=True)
+def _held(members: Any, account_offsets: Any, keys: Any, n_keys: int) -> Any:
+    """(keys that a member holds, how many members hold each), in the order in which they are met."""
+    count = np.zeros(n_keys, np.int32)
+    total = 0
+    for m in members:
+        total += account_offsets[m + 1] - account_offsets[m]
+    touched = np.empty(min(total, n_keys), np.int64)
+    n = 0
+    for m in members:
+        for i in range(account_offsets[m], account_offsets[m + 1]):
+            key = keys[i]
+            if count[key] == 0:
+                touched[n] = key
+                n += 1
+            count[key] += 1
+    touched = touched[:n]
+    held = np.empty(n, np.int64)
+    for i in range(n):
+        held[i] = count[touched[i]]
+    return touched, held
+
+
+@nb.njit(nogil=True, cache=True)
+def _mark(key: Any, key_offsets: Any, holders: Any, out: Any) -> None:
+    for k in key:
+        for i in range(key_offsets[k], key_offsets[k + 1]):
+            out[holders[i]] = True
+
+
+@nb.njit(nogil=True, cache=True)
+def _any_of(members: Any, account_offsets: Any, keys: Any, wanted: Any) -> Any:
+    out = np.zeros(len(members), np.bool_)
+    for m in range(len(members)):
+        for i in range(account_offsets[members[m]], account_offsets[members[m] + 1]):
+            if wanted[keys[i]]:
+                out[m] = True
+                break
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
+def _sums(members: Any, account_offsets: Any, keys: Any, worth: Any) -> Any:
+    out = np.zeros(len(members))
+    for m in range(len(members)):
+        for i in range(account_offsets[members[m]], account_offsets[members[m] + 1]):
+            out[m] += worth[keys[i]]
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +96,43 @@ class KeyIndex:
         """Holders per key, shape (keys,)."""
         return np.diff(self.key_offsets)
 
+    def held(self, members: I64) -> tuple[I64, I64]:
+        """(keys that at least one of `members` holds, how many of them hold each), keys sorted."""
+        key, count = _held(members, self.account_offsets, self.keys, self.n_keys)
+        order = np.argsort(key)
+        return key[order], count[order]
+
     def group_counts(self, members: I64) -> I64:
         """How many of `members` hold each key, shape (keys,)."""
-        lengths = self.account_offsets[members + 1] - self.account_offsets[members]
-        first = np.repeat(self.account_offsets[members] - np.cumsum(lengths) + lengths, lengths)
-        return np.bincount(self.keys[first + np.arange(lengths.sum())], minlength=self.n_keys)
+        counts = np.zeros(self.n_keys, np.int64)
+        key, count = _held(members, self.account_offsets, self.keys, self.n_keys)
+        counts[key] = count
+        return counts
 
     def held_by_any(self, keys: I64) -> Bool:
         """Accounts that hold at least one of `keys`, shape (accounts,)."""
         out = np.zeros(self.accounts, bool)
-        starts = self.key_offsets[keys]
-        lengths = self.key_offsets[keys + 1] - starts
-        at = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
-        out[self.holders[at]] = True
+        _mark(keys, self.key_offsets, self.holders, out)
         return out
+
+    def hold_any(self, members: I64, keys: I64) -> Bool:
+        """Which of `members` hold at least one of `keys`, shape (members,)."""
+        wanted = np.zeros(self.n_keys, bool)
+        wanted[keys] = True
+        return np.asarray(_any_of(members, self.account_offsets, self.keys, wanted))
+
+    def sums(self, members: I64, key: I64, worth: F64) -> F64:
+        """The worth of what each member holds, shape (members,). `worth` is that of `key`; other keys have none."""
+        dense = np.zeros(self.n_keys)
+        dense[key] = worth
+        return np.asarray(_sums(members, self.account_offsets, self.keys, dense))
+
+    def frequent(self, members: I64, least: float, lift: float) -> I64:
+        """Keys that at least `least` members hold, and `lift` times more of them than of everybody, sorted."""
+        key, count = self.held(members)
+        df = self.key_offsets[key + 1] - self.key_offsets[key]
+        often = (count >= least) & (count * self.accounts >= lift * df * len(members))
+        return key[often & (self.weight[key] > 0)]
 
 
 def build_index(

@@ -37,10 +37,10 @@ class Profile:
 
 def profile(index: KeyIndex, members: I64) -> Profile:
     """How often each key is drawn from the members' (account, key) rows; keys of a single member are left out."""
-    counts = index.group_counts(members)
+    key, counts = index.held(members)
     total = max(1, int(counts.sum()))
-    key = np.flatnonzero(counts >= 2)
-    return Profile(key, counts[key] / total)
+    several = counts >= 2
+    return Profile(key[several], counts[several] / total)
 
 
 def background(index: KeyIndex) -> F64:
@@ -143,10 +143,10 @@ def key_bits(index: KeyIndex, group: I64, base: F64, accounts: I64, place: I32) 
     `place` int32 (keys,): scratch, all -1, returned so. For ranking inside a scan: `log_e` has the null of
     honest niches.
     """
-    counts = index.group_counts(group)
+    key, counts = index.held(group)
     total, size = float(max(1, int(counts.sum()))), len(group)
-    key = np.flatnonzero((counts >= 2) & (index.weight > 0))
-    held = counts[key].astype(float)
+    several = (counts >= 2) & (index.weight[key] > 0)
+    key, held = key[several], counts[several].astype(float)
     others = np.where(held - 1 >= 2, held - 1, 0.0)
     stakes = np.array(STAKES)
     lift = SMOOTH + (1 - SMOOTH) * held / total / base[key]

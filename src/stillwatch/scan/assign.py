@@ -109,6 +109,4 @@ def _touched(context: Context, members: I64) -> I64:
 
 def typical_keys(index: KeyIndex, members: I64) -> I64:
     """Keys of at least two members that are far more frequent among them than elsewhere."""
-    counts = index.group_counts(members)
-    lift = counts * index.accounts >= RECRUIT_LIFT * index.df() * len(members)
-    return np.flatnonzero((counts >= 2) & lift & (index.weight > 0))
+    return index.frequent(members, 2, RECRUIT_LIFT)

@@ -9,7 +9,6 @@ import numpy as np
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
-from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import Finding, Judged
 from stillwatch.scan.verdict import decide
 
@@ -84,7 +83,7 @@ def _listed(judged: Judged) -> list[Finding]:
 
 def refit(judged: Judged, listed: list[Finding], assigned: list[Assignment]) -> bool:
     """Members, tests and explanations for the accounts that are named. Returns whether stage 7 took some away."""
-    rows = GroupRows(judged.context.reduced, judged.context.units.honest_group)
+    rows = judged.context.rows
     changed = False
     for finding, assignment in zip(listed, assigned, strict=True):
         named = assignment.accounts[np.isin(assignment.accounts, finding.members)]

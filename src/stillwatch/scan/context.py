@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,9 +13,10 @@ from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
 from stillwatch.detect.keys import KeyIndex, build_index, without
-from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
+from stillwatch.detect.population import Strata, build_strata, seats_for, seeded, workers
 from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.scan.collect import Reduced
+from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.units import Units
 from stillwatch.views.base import I64, KeyTable, mix
 from stillwatch.views.families import Families
@@ -46,6 +48,7 @@ class Context:
 
     reduced: Reduced
     units: Units
+    rows: GroupRows
     seed: int
     form: KeyIndex
     """FORM with public keys worth nothing."""
@@ -186,6 +189,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     return Context(
         reduced,
         units,
+        GroupRows(reduced, group),
         seed,
         form_index,
         link_index,
@@ -261,22 +265,24 @@ def _public_keys(
 
     An operation's own popular template is not among them: its holders share more than the template.
     """
-    public = np.zeros(index.n_keys, bool)
-    for key in np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0)):
-        holders = index.held_by(int(key)).astype(np.int64)
+
+    def alone(key: int) -> bool:
+        holders = index.held_by(key).astype(np.int64)
         draw = seeded(seed, "public", holders)
+        excluded = np.zeros(index.accounts, bool)
+        excluded[holders] = True
+        if excluded.sum() * 2 > index.accounts:
+            return True
         if len(holders) > cf.LARGE_GROUP:
             rng = np.random.default_rng(draw)
             holders = np.sort(rng.choice(holders, cf.LARGE_GROUP, replace=False))
-        excluded = np.zeros(index.accounts, bool)
-        excluded[index.held_by(int(key))] = True
-        if excluded.sum() * 2 > index.accounts:
-            public[key] = True
-            continue
         seats = seats_for(strata, holders, excluded)
-        linked = cf.keys_against_null(identity, "LINK", holders, seats, draw, PUBLIC_DRAWS)
-        if linked.p <= PUBLIC_P:
-            continue
-        timed = cf.time_against_null(residuals, holders, seats, draw, PUBLIC_DRAWS)
-        public[key] = timed.p > PUBLIC_P
+        if cf.keys_against_null(identity, "LINK", holders, seats, draw, PUBLIC_DRAWS).p <= PUBLIC_P:
+            return False
+        return cf.time_against_null(residuals, holders, seats, draw, PUBLIC_DRAWS).p > PUBLIC_P
+
+    popular = np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0))
+    public = np.zeros(index.n_keys, bool)
+    with ThreadPoolExecutor(workers()) as pool:
+        public[popular] = list(pool.map(alone, popular.tolist()))
     return public

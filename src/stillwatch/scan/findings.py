@@ -78,7 +78,7 @@ def tabulate(
         texts = skeletons(
             log, context.reduced, [(a.accounts, names) for f, a, names in shown if f.verdict != "cleared"]
         )
-    rows = GroupRows(context.reduced, context.units.honest_group)
+    rows = context.rows
     groups: list[Group] = []
     accounts: list[pa.Table] = []
     streams: list[pa.Table] = []
@@ -107,11 +107,11 @@ def tabulate(
 def _name(context: Context, finding: Finding, used: set[str]) -> str:
     """From the three oldest core keys; groups that would share a name take further keys into it."""
     table = context.reduced.form
-    core = core_keys(context.form, finding.members, context.form.weight)
+    core = core_keys(context.form, finding.members)
     index = context.form
     if len(core) == 0:
         table, index = context.reduced.link, context.link
-        core = core_keys(context.link, finding.members, context.link.weight)
+        core = core_keys(context.link, finding.members)
     if len(core) == 0:
         core = typical_keys(index, finding.members)[:3]
     first = context.first_us["FORM" if table is context.reduced.form else "LINK"]
@@ -261,7 +261,9 @@ def _harvest(rows: GroupRows, context: Context, finding: Finding, members: I64) 
     """Exchanges of each member in the group's own families, shape (members,)."""
     inside = np.zeros(context.reduced.accounts, bool)
     inside[members] = True
-    mine = np.unique(np.concatenate([np.zeros(0, np.int64), *rows.own(finding, inside).values()]))
+    mine = np.unique(
+        np.concatenate([np.zeros(0, np.int64), *rows.own(finding.families, finding.systems, inside).values()])
+    )
     counts = np.bincount(context.reduced.rows.account[mine], minlength=context.reduced.accounts)
     return counts[members].astype(np.int64)
 
@@ -302,7 +304,7 @@ def _streams(
     inside = np.zeros(context.reduced.accounts, bool)
     inside[assignment.accounts] = True
     parts = [np.zeros((0, 2), np.int64)]
-    own = rows.own(finding, inside)
+    own = rows.own(finding.families, finding.systems, inside)
     for number, mine in enumerate(own.values()):
         owner = context.reduced.rows.account[mine].astype(np.int64)
         parts.append(np.column_stack([owner, np.full(len(owner), number)]))

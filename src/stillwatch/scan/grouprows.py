@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from stillwatch.scan.collect import Reduced
-from stillwatch.scan.context import Finding
 from stillwatch.views.base import I64
 
 Bool = npt.NDArray[np.bool_]
@@ -18,24 +20,17 @@ class GroupRows:
     def __init__(self, reduced: Reduced, honest_group: I64) -> None:
         self._reduced = reduced
         rows = reduced.rows
-        self._order = np.argsort(rows.account, kind="stable")
-        self._offsets = np.searchsorted(rows.account[self._order], np.arange(reduced.accounts + 1))
+        self._order, self._offsets = _grouped(rows.account, reduced.accounts)
         families = reduced.prompt_families
-        self._by_family = np.argsort(families.family, kind="stable")
-        self._family_offsets = np.searchsorted(families.family[self._by_family], np.arange(len(families) + 1))
-        self._by_key = np.argsort(families.key_family, kind="stable")
-        self._key_offsets = np.searchsorted(families.key_family[self._by_key], np.arange(len(families) + 1))
+        self._by_family, self._family_offsets = _grouped(families.family, len(families))
+        self._by_key, self._key_offsets = _grouped(families.key_family, len(families))
         systems = reduced.systems
-        self._by_system = np.argsort(systems.of_row, kind="stable")
-        self._system_offsets = np.searchsorted(
-            systems.of_row[self._by_system], np.arange(len(systems.account) + 1)
-        )
-        names, code = np.unique(rows.item, return_inverse=True)
-        self.item: I64 = code.astype(np.int64)
+        self._by_system, self._system_offsets = _grouped(systems.of_row, len(systems.account))
+        self.item, items = _dense(rows.item)
         """Dense code of each row's item."""
         self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
         pairs = _distinct(self.item, self._unit[rows.account])
-        self._units = np.bincount(pairs[:, 0], minlength=len(names))
+        self._units = np.bincount(pairs[:, 0], minlength=items)
 
     def postings_of(self, family: int) -> npt.NDArray[np.uint64]:
         """Postings of one prompt family, sorted."""
@@ -66,14 +61,44 @@ class GroupRows:
         parts = [self._by_system[self._system_offsets[h] : self._system_offsets[h + 1]] for h in held]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def own(self, finding: Finding, member: Bool) -> dict[tuple[str, int], I64]:
-        """Rows of members in each of the group's own families, by (part, family)."""
-        found = {("prompt", f): self.of_family(f, member) for f in finding.families.tolist()}
-        return found | {("system", f): self.of_system(f, member) for f in finding.systems.tolist()}
+    def own(self, families: I64, systems: I64, member: Bool) -> dict[tuple[str, int], I64]:
+        """Rows of members in a group's own prompt and system families, by (part, family)."""
+        found = {("prompt", f): self.of_family(f, member) for f in families.tolist()}
+        return found | {("system", f): self.of_system(f, member) for f in systems.tolist()}
+
+
+@nb.njit(nogil=True, cache=True)
+def _grouped(code: Any, groups: int) -> Any:
+    """(places of the codes in order, where each group starts): a stable counting sort; codes below 0 are left out."""
+    offsets = np.zeros(groups + 1, np.int64)
+    for c in code:
+        if c >= 0:
+            offsets[c + 1] += 1
+    for g in range(groups):
+        offsets[g + 1] += offsets[g]
+    at = offsets.copy()
+    order = np.empty(offsets[groups], np.int64)
+    for i in range(len(code)):
+        c = code[i]
+        if c >= 0:
+            order[at[c]] = i
+            at[c] += 1
+    return order, offsets
+
+
+def _dense(values: npt.NDArray[np.uint64]) -> tuple[I64, int]:
+    """(code of each value in the order of values, how many there are)."""
+    order = np.argsort(values)
+    ranked = values[order]
+    fresh = np.append(False, ranked[1:] != ranked[:-1]) if len(ranked) else np.zeros(0, bool)
+    code = np.empty(len(values), np.int64)
+    code[order] = np.cumsum(fresh)
+    return code, int(fresh.sum()) + (len(ranked) > 0)
 
 
 def _distinct(first: I64, second: I64) -> npt.NDArray[np.int64]:
     """Distinct pairs, shape (pairs, 2), sorted."""
     width = int(second.max(initial=0)) + 1
-    code = np.unique(first.astype(np.int64) * width + second)
+    code = np.sort(first.astype(np.int64) * width + second)
+    code = code[np.append(True, code[1:] != code[:-1])] if len(code) else code
     return np.column_stack([code // width, code % width])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +14,7 @@ from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
 from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover
+from stillwatch.detect.population import workers
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.grouprows import GroupRows
@@ -24,7 +24,6 @@ from stillwatch.scan.verdict import ENTITY_SHARE, decide
 from stillwatch.views.base import I64
 from stillwatch.views.families import slot_contents
 
-MOST_THREADS = 8
 CONFIRM_LEVEL = 0.05
 LARGEST_FAMILIES = 24
 OWN_HOLDERS, OWN_SHARE = 3, 0.05
@@ -85,7 +84,7 @@ def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Pr
 
     findings = []
     # Draws are seeded by members, so the number of threads changes nothing.
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         outcomes = pool.map(test, [candidate for candidate, _ in found])
         for number, ((candidate, reference), tested) in enumerate(zip(found, outcomes, strict=True)):
             progress("confirm", number, len(found))
@@ -142,29 +141,30 @@ def grown(context: Context, coordinated: list[Finding], able: Bool, progress: Pr
     for members, joined, found, count in zip(groups, joining, best, merged, strict=True):
         # A group whose accounts stand in no confirmed candidate together has no claim to state.
         if found is not None and found[0] >= LEAST_LIKE:
-            origin = found[1]
-            # For the reader, every view; the q stands.
-            origin.tested = cf.confirm(
-                origin.members,
-                origin.view_found,
-                {"FORM": context.form, "LINK": context.identity},
-                context.residuals,
-                context.strata,
-                context.seed,
-                whole=True,
-            )
-            whole = np.union1d(members, joined)
-            out.append(
-                replace(
-                    origin,
-                    members=whole,
-                    recruits=joined,
-                    merged=count,
-                    candidate=len(origin.members),
-                    alike=found[0],
-                )
-            )
-    return out
+            like, origin = found
+            size = len(origin.members)
+            finding = replace(origin, recruits=joined, merged=count, candidate=size, alike=like)
+            out.append((origin, replace(finding, members=np.union1d(members, joined))))
+    # For the reader, every view; the q stands.
+    with ThreadPoolExecutor(workers()) as threads:
+        tested = threads.map(lambda pair: in_every_view(context, pair[0]), out)
+        return [replace(finding, tested=views) for (_, finding), views in zip(out, tested, strict=True)]
+
+
+def in_every_view(context: Context, candidate: Finding) -> list[cf.Tested]:
+    """The candidate's tests, with TIME where an earlier view had settled the matter."""
+    if len(candidate.tested) == len(cf.VIEWS) - 1:
+        return candidate.tested
+    indexes = {"FORM": context.form, "LINK": context.identity}
+    return cf.confirm(
+        candidate.members,
+        candidate.view_found,
+        indexes,
+        context.residuals,
+        context.strata,
+        context.seed,
+        whole=True,
+    )
 
 
 def settled_references(context: Context, found: list[Finding]) -> list[Finding]:
@@ -201,9 +201,8 @@ def own_families(context: Context, members: I64, place: I64) -> I64:
     """
     index = context.form_once
     counts = index.group_counts(members)
-    need = max(OWN_HOLDERS, OWN_SHARE * len(members))
-    lift = counts * index.accounts >= CORE_LIFT * index.df() * len(members)
-    own = (counts >= need) & lift & (index.weight > 0)
+    own = np.zeros(index.n_keys, bool)
+    own[index.frequent(members, max(OWN_HOLDERS, OWN_SHARE * len(members)), CORE_LIFT)] = True
     usable = np.flatnonzero((place >= 0) & own[place])
     order = np.lexsort((usable, -counts[place[usable]]))
     return usable[order][:LARGEST_FAMILIES]
@@ -218,7 +217,7 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     finding.families = own_families(context, members, context.family_key)
     finding.systems = own_families(context, members, context.system_key)
     split = dt.Direct("work_split", "FORM", 1.0, 0, 0.0)
-    own = rows.own(finding, member)
+    own = rows.own(finding.families, finding.systems, member)
     for (part, family), mine in own.items():
         if part == "system" or len(mine) < 20:
             continue
@@ -282,7 +281,7 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
         for chosen in (able & ~units.contract, able & units.contract)
         for finding in grown(context, coordinated, chosen, progress)
     ]
-    rows = GroupRows(reduced, units.honest_group)
+    rows = context.rows
     for number, finding in enumerate(references + findings):
         progress("explain", number, len(references) + len(findings))
         direct_tests(context, rows, finding)

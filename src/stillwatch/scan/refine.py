@@ -11,7 +11,9 @@ Only accounts of confirmed candidates take part. Whoever discovery missed joins 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +21,7 @@ import numpy as np
 from stillwatch.detect import members as mb
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.detect.keys import KeyIndex
+from stillwatch.detect.population import workers
 from stillwatch.detect.rhythm import Rhythm, rhythm_bits
 from stillwatch.views.base import F64, I32, I64
 
@@ -51,13 +54,17 @@ class Evidence:
     pool: I64
     """Accounts that may be members, sorted."""
     base: dict[str, F64] = field(init=False)
-    scratch: dict[str, I32] = field(init=False)
+    _scratch: threading.local = field(init=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", {v: mb.background(i) for v, i in self.indexes.items()})
-        object.__setattr__(
-            self, "scratch", {v: np.full(i.n_keys, -1, np.int32) for v, i in self.indexes.items()}
-        )
+
+    def scratch(self, view: str) -> I32:
+        """A thread's own place for `members.key_bits`."""
+        mine: dict[str, I32] = self._scratch.__dict__
+        if view not in mine:
+            mine[view] = np.full(self.indexes[view].n_keys, -1, np.int32)
+        return mine[view]
 
     @property
     def accounts(self) -> int:
@@ -66,7 +73,7 @@ class Evidence:
     def bits(self, members: I64, accounts: I64) -> dict[str, F64]:
         """Bits of `accounts` per view; a member is compared with the group without itself."""
         found = {
-            view: mb.key_bits(index, members, self.base[view], accounts, self.scratch[view])
+            view: mb.key_bits(index, members, self.base[view], accounts, self.scratch(view))
             for view, index in self.indexes.items()
         }
         found["TIME"] = rhythm_bits(self.rhythm, members, accounts)
@@ -76,9 +83,7 @@ class Evidence:
         """Accounts of the pool with enough of what tells the group from others to be worth a look."""
         held = np.zeros(self.accounts, bool)
         for index in self.indexes.values():
-            counts = index.group_counts(members)
-            lift = counts * self.accounts >= NEAR_LIFT * index.df() * len(members)
-            held |= index.held_by_any(np.flatnonzero((counts >= 2) & lift & (index.weight > 0)))
+            held |= index.held_by_any(index.frequent(members, 2, NEAR_LIFT))
         held[members] = True
         return self.pool[held[self.pool]]
 
@@ -86,8 +91,8 @@ class Evidence:
         """Shared rarity (nats) per pair of members, over the views with keys."""
         total = 0.0
         for index in self.indexes.values():
-            counts = index.group_counts(members)
-            total += float((counts * (counts - 1) / 2 * index.weight).sum())
+            key, counts = index.held(members)
+            total += float((counts * (counts - 1) / 2 * index.weight[key]).sum())
         return total / (len(members) * (len(members) - 1) / 2)
 
     def named(self, members: I64, accounts: I64, own: float | None = None) -> tuple[np.ndarray, F64]:
@@ -96,7 +101,7 @@ class Evidence:
         `own`: what `linked` says of the members, where `accounts` are not among them.
         """
         bits = {
-            view: mb.key_bits(index, members, self.base[view], accounts, self.scratch[view])
+            view: mb.key_bits(index, members, self.base[view], accounts, self.scratch(view))
             for view, index in self.indexes.items()
         }
         bits["TIME"] = np.full(len(accounts), self.rhythm.most_bits)
@@ -111,7 +116,7 @@ class Evidence:
         """(accounts of the pool outside `members` that have what it takes, bits over all views)."""
         near = self.near(members)
         near = near[~np.isin(near, members)]
-        mine = mb.key_bits(self.indexes["LINK"], members, self.base["LINK"], members, self.scratch["LINK"])
+        mine = mb.key_bits(self.indexes["LINK"], members, self.base["LINK"], members, self.scratch("LINK"))
         enough, total = self.named(members, near, linked(mine))
         enough &= total >= np.log2(self.accounts / len(members)) + MARGIN_BITS + RECRUIT_BITS
         return near[enough], total[enough]
@@ -123,29 +128,34 @@ class Evidence:
         enough &= bits["LINK"] >= least_link
         return enough & (mb.combine_views(bits) >= SECOND_VIEW_BITS), total
 
-    def settled(self, members: I64, known: dict[bytes, I64] | None = None) -> I64:
-        """The set that `members` turn into; fewer than LEAST_GROUP when nothing holds them together.
+    def step(self, members: I64) -> I64:
+        """The accounts that the evidence of `members` names."""
+        near = self.near(members)
+        return near[self.named(members, near)[0]]
 
-        `known` remembers the ends of sets seen on the way: many candidates soon become the same set.
+    def settled(self, members: I64) -> I64:
+        """The set that `members` turn into; fewer than LEAST_GROUP when nothing holds them together."""
+        ends = self.settled_all([members])
+        return ends[0] if ends else members[:0]
+
+    def settled_all(self, candidates: Sequence[I64], progress: Progress | None = None) -> list[I64]:
+        """What the candidates turn into in at most ROUNDS steps: equal sets once, none below LEAST_GROUP.
+
+        All of them step together, because many soon become the same set, which then is looked at once.
         """
-        known = {} if known is None else known
-        passed = []
-        for _ in range(ROUNDS):
-            if len(members) < LEAST_GROUP:
-                break
-            name = members.tobytes()
-            if name in known:
-                members = known[name]
-                break
-            passed.append(name)
-            near = self.near(members)
-            keep, _ = self.named(members, near)
-            after = near[keep]
-            if np.array_equal(after, members):
-                break
-            members = after
-        known.update(dict.fromkeys(passed, members))
-        return members
+        moving = {members.tobytes(): members for members in candidates}
+        ended: dict[bytes, I64] = {}
+        with ThreadPoolExecutor(workers()) as pool:
+            for number in range(ROUNDS):
+                now = [members for members in moving.values() if len(members) >= LEAST_GROUP]
+                moving = {}
+                for place, (members, after) in enumerate(zip(now, pool.map(self.step, now), strict=True)):
+                    if progress is not None:
+                        progress("members", number * len(now) + place, ROUNDS * len(now))
+                    still = np.array_equal(members, after)
+                    (ended if still else moving)[after.tobytes()] = after
+                moving = {name: members for name, members in moving.items() if name not in ended}
+        return [members for members in (ended | moving).values() if len(members) >= LEAST_GROUP]
 
 
 def linked(bits: F64) -> float:
@@ -159,14 +169,8 @@ def linked(bits: F64) -> float:
 
 def refine(evidence: Evidence, candidates: Sequence[I64], progress: Progress) -> list[I64]:
     """Disjoint groups, densest first. Each candidate is a sorted array of accounts of the pool."""
-    found: dict[bytes, I64] = {}
-    known: dict[bytes, I64] = {}
-    for number, members in enumerate(candidates):
-        progress("members", number, len(candidates))
-        end = evidence.settled(members, known)
-        if len(end) >= LEAST_GROUP:
-            found.setdefault(end.tobytes(), end)
-    ranked = sorted(found.values(), key=lambda m: (-round(evidence.density(m), 9), m.tolist()))
+    found = evidence.settled_all(candidates, progress)
+    ranked = sorted(found, key=lambda m: (-round(evidence.density(m), 9), m.tolist()))
     taken = np.zeros(evidence.accounts, bool)
     kept: list[I64] = []
     for members in ranked:
