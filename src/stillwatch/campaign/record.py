@@ -76,10 +76,14 @@ def coordinated_text(found: str, tested: Sequence[str], level: str, candidate: i
     return f"Found by {found}; tested on {views}, against random groups of accounts{alike}.{grew}"
 
 
-def director_text(fired: Sequence[str], openness: float, kind: str, known: bool) -> str:
-    """What the claim `one_director` rests on. `known`: the log says enough about payers, sites and mail."""
+def director_text(fired: Sequence[str], openness: float, kind: str, known: bool, together: bool) -> str:
+    """What the claim `one_director` rests on. `known`: the log says enough about payers, sites and mail; `together`:
+    sign-ups are all there is.
+    """
     names = "; ".join(DIRECT_NAMES.get(name, name) for name in fired)
     seen = f"Direct tests that fired: {names}." if fired else "No direct test of one director fired."
+    if fired and together:
+        seen += " That alone shows no director: people who come together sign up together."
     if not known:
         return f"{seen} The log does not say enough about payers, sites and mail to tell whether control is hidden."
     if openness <= 0:

@@ -6,6 +6,7 @@ from stillwatch.campaign.record import coordinated_text, director_text, harvest_
 from stillwatch.detect.population import LEVELS
 from stillwatch.detect.score import LEVEL
 from stillwatch.scan.judge import CONFIRM_LEVEL, Finding, Judged
+from stillwatch.scan.verdict import only_signups
 from stillwatch.schema.results import Claim
 
 
@@ -16,6 +17,7 @@ def claims(judged: Judged, finding: Finding) -> list[Claim]:
     confirmed = [t.view for t in finding.tested if t.p <= CONFIRM_LEVEL / 2]
     fired = finding.fired(judged.direct_level)
     strongest = min(finding.direct, key=lambda d: d.p) if finding.direct else None
+    together = only_signups(finding, judged.direct_level)
     conformal = judged.conformal
     # A reference is not compared with its like.
     references = 0 if finding.reference >= 0 else conformal.references
@@ -38,9 +40,13 @@ def claims(judged: Judged, finding: Finding) -> list[Claim]:
         ),
         Claim(
             name="one_director",
-            holds=bool(fired),
+            holds=bool(fired) and not together,
             text=director_text(
-                [d.name for d in fired], finding.openness.share, finding.openness.kind, finding.openness.known
+                [d.name for d in fired],
+                finding.openness.share,
+                finding.openness.kind,
+                finding.openness.known,
+                together,
             ),
             statistic=finding.openness.evasion,
             p=strongest.p if strongest else None,

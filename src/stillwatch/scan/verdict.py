@@ -72,7 +72,8 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     fired = finding.fired(level)
     roads = []
     came_together = only_signups(finding, level)
-    asked = finding.items >= LEAST_OWN and not came_together
+    # Where the log does not say who is behind the accounts, nothing shows that they hide.
+    asked = finding.items >= LEAST_OWN and finding.openness.known and not came_together
     if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and asked:
         roads.append("references")
     agreed = fired and finding.everywhere() and not came_together
