@@ -39,6 +39,7 @@ def _log(above: Path) -> Path:
                 "account_id": f"a{who}",
                 "model": "m",
                 "prompt": text,
+                "ip": f"198.51.100.{n % 200}" if who < 20 else f"203.0.113.{n % 200}",
             }
         )
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -53,7 +54,7 @@ def _log(above: Path) -> Path:
 def _reduced(folder: Path, lookups: Lookups, work: Path) -> tuple[Reduced, pa.Table]:
     work.mkdir()
     with open_log([str(folder)], columns=COLUMNS) as log:
-        collector = Collector(work, lookups.public_postings)
+        collector = Collector(work, lookups)
         for batch in log.batches():
             collector.add(batch)
         reduced = collector.finish(log.side["accounts"])
@@ -76,6 +77,20 @@ def test_a_throw_away_domain_owns_nobody(tmp_path: Path) -> None:
     assert (known.corporate[places] >= 0).tolist() == [False, False, True, True, False, False]
     assert known.corporate[places[2]] == known.corporate[places[3]]
     assert np.array_equal(bare.mail, known.mail)
+
+
+def test_an_exit_that_strangers_share_ties_nobody(tmp_path: Path) -> None:
+    kinds = pa.table({"cidr": ["198.51.100.0/24", "203.0.113.0/24"], "kind": ["privacy_relay", "cloud"]})
+    log = _log(tmp_path)
+    bare, side = _reduced(log, NO_LOOKUPS, tmp_path / "bare")
+    known, _ = _reduced(log, _lookups(ip_kinds=kinds), tmp_path / "known")
+    kind = bare.link.kinds.index("address_block")
+    for reduced, blocks in ((bare, 2), (known, 1)):
+        assert (reduced.link.key_kind == kind).sum() == blocks
+    # Behind a relay an account has no site; a cloud is where its servers are.
+    relayed = np.array([int(name[1:]) < 20 for name in known.principals])
+    assert ((align(known, {"accounts": side}).block < 0) == relayed).all()
+    assert (align(bare, {"accounts": side}).block >= 0).all()
 
 
 def test_families_of_a_published_prompt_are_public(tmp_path: Path) -> None:

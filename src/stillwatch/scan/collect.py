@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from stillwatch.engine.aggregate import Aggregate
 from stillwatch.engine.spool import Spool
+from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
 from stillwatch.sketch import PartSketch, sketch_of, stored_or_text
@@ -99,10 +100,13 @@ class Reduced:
 
 
 class Collector:
-    """Feeds on canonical batches; `finish` gives the reduced log. `folder` takes the spooled postings."""
+    """Feeds on canonical batches; `finish` gives the reduced log. `folder` takes the spooled postings.
 
-    def __init__(self, folder: Path, public_postings: U64 | None = None) -> None:
-        self._public = np.zeros(0, np.uint64) if public_postings is None else public_postings
+    `lookups`: published prompts, and exits that strangers share.
+    """
+
+    def __init__(self, folder: Path, lookups: Lookups = NO_LOOKUPS) -> None:
+        self._lookups = lookups
         self._codes: dict[str, int] = {}
         self._signals: tuple[BatchSignal, ...] = (*link.BATCH_SIGNALS, *form.BATCH_SIGNALS)
         self._tables = {signal.name: Aggregate() for signal in self._signals}
@@ -150,7 +154,11 @@ class Collector:
         self._systems.add(batch, account, ts, len(self._places))
         self._keep_places(batch)
         for signal in self._signals:
-            self._tables[signal.name].add(account, signal.keys(batch), ts)
+            keys = signal.keys(batch)
+            if signal.name == link.AddressBlock.name:
+                # What strangers come out of ties nobody, and puts nobody at one site.
+                keys = np.where(self._lookups.shared_exits(column(batch, "ip")), np.uint64(0), keys)
+            self._tables[signal.name].add(account, keys, ts)
         self._hours.add(account, (ts // HOUR_US).astype(np.uint64), ts)
 
     def _put(self, name: str, values: npt.NDArray[Any]) -> None:
@@ -288,7 +296,7 @@ class Collector:
             gateway,
             dict(sorted(self.filled.items())),
             self.own_refusals,
-            self._public,
+            self._lookups.public_postings,
         )
 
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:

@@ -118,7 +118,7 @@ def scan(
             lookups=lookups,
         ) as log,
     ):
-        collector = Collector(Path(folder), lookups.public_postings)
+        collector = Collector(Path(folder), lookups)
         try:
             rows: dict[int, int] = {}
             for batch in log.batches():

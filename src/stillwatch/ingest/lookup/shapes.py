@@ -31,7 +31,7 @@ from stillwatch.sketch import sketch_text
 COSTS = {
     "asn_ipv4": "`asn` stays empty where the log has none",
     "hosting_asns": "hosting networks are not told from homes and offices",
-    "ip_kinds": "cloud, relay and proxy addresses are not told from homes and offices",
+    "ip_kinds": "strangers behind one relay, VPN or proxy look like people at one site",
     "disposable_email_domains": "accounts on one throw-away mail domain may look like one open customer",
     "public_prompts": "a published prompt counts as a template until many accounts use it",
 }

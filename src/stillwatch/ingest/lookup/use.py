@@ -23,6 +23,9 @@ WEBMAIL = frozenset((
 ))  # fmt: skip
 """Mail providers that anybody knows; a log's own numbers tell the others."""
 
+SHARED_KINDS = ("privacy_relay", "vpn", "tor_exit", "tor_node")
+"""Kinds of `ip_kinds`, besides open proxies, whose addresses any stranger may come from."""
+
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Bool = npt.NDArray[np.bool_]
@@ -69,15 +72,21 @@ class Lookups:
         if "hosting_asns" in self.tables:
             asn = pc.fill_null(self.asn(encoded.dictionary), -1).to_numpy(zero_copy_only=False)
             hit |= np.isin(asn, self.tables["hosting_asns"].column("asn").to_numpy())
-        ranges = self.tables.get("ip_kinds")
-        if ranges is not None and ranges.num_rows:
-            start = ranges.column("start").to_numpy()
-            # Ranges may lie in each other: what counts is the furthest end of all that start at or before.
-            furthest = np.maximum.accumulate(ranges.column("end").to_numpy())
-            place = np.searchsorted(start, number, side="right") - 1
-            hit |= (number >= 0) & (place >= 0) & (number <= furthest[np.maximum(place, 0)])
+        if "ip_kinds" in self.tables:
+            hit |= _in_ranges(number, self.tables["ip_kinds"])
         index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         return np.append(hit, False)[index]
+
+    def shared_exits(self, addresses: pa.Array) -> Bool:
+        """Whether each address is one that strangers come out of: a privacy relay, a VPN, Tor, an open proxy."""
+        ranges = self.tables.get("ip_kinds")
+        if ranges is None or pa.types.is_null(addresses.type):
+            return np.zeros(len(addresses), bool)
+        kind = ranges.column("kind")
+        shared = pc.or_(pc.is_in(kind, pa.array(SHARED_KINDS, kind.type)), pc.starts_with(kind, "open_proxy"))
+        encoded = addresses.dictionary_encode()
+        hit = _in_ranges(ipv4_numbers(encoded.dictionary), ranges.filter(shared))
+        return np.append(hit, False)[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
     def disposable(self, domains: Iterable[str]) -> set[str]:
         """Those of `domains` that are throw-away mail, by themselves or by a domain above them."""
@@ -109,6 +118,16 @@ def ipv4_numbers(addresses: pa.Array) -> I64:
         good &= octet <= 255
         total = total * 256 + octet
     return np.where(good, total, -1)
+
+
+def _in_ranges(number: I64, ranges: pa.Table) -> Bool:
+    """Whether each number lies in one of the ranges, which are sorted by `start`; -1 lies in none."""
+    if ranges.num_rows == 0:
+        return np.zeros(len(number), bool)
+    # Ranges may lie in each other: what counts is the furthest end of all that start at or before.
+    furthest = np.maximum.accumulate(ranges.column("end").to_numpy())
+    place = np.searchsorted(ranges.column("start").to_numpy(), number, side="right") - 1
+    return np.asarray((number >= 0) & (place >= 0) & (number <= furthest[np.maximum(place, 0)]))
 
 
 def _with_parents(domain: str) -> list[str]:
