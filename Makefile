@@ -48,7 +48,7 @@ bench: setup
 # Coverage-guided fuzzing of the importers, five minutes.
 fuzz: setup
 	$(PY) -m pip install -q --group fuzz
-	$(PY) scripts/fuzz_importers.py -max_total_time=300
+	$(PY) -m scripts.fuzz_importers -max_total_time=300
 
 lint: setup
 	$(VENV)/bin/ruff format --check src tests scripts

@@ -8,7 +8,7 @@ the invariant text of a template, whatever payload stands around it. The idea, i
 3. merge the two postings of a pair when most holders of the rarer one hold both side by side
    (`PAIR_SHARE`) and their holders are of one order of magnitude (`BALANCE`); the connected sets are families;
 4. a prompt belongs to a family when at least half of the family's postings that its selection rate lets
-   through occur in it, in any order.
+   through occur in it, or `ENOUGH` of them, in any order.
 
 Whole-prompt similarity (MinHash over the entire text) loses a 150-byte template around a 4 KB payload; here the
 payload only costs memory. The price is two passes over all postings, and everyday phrases become families too:
@@ -35,6 +35,10 @@ MAX_SHARE = 0.3
 """Postings that more than this share of all accounts use are ordinary language."""
 PAIR_SHARE = 0.6
 BALANCE = 0.6
+ENOUGH, LEAST_ENOUGH = 6, 3
+"""Postings of a family that are enough to belong to it, however large it is: all of them, in texts that keep all; and
+in long texts, which keep a part. A template with interchangeable clauses is one family, of which a prompt has a part.
+"""
 WINDOW = 2
 LEVELS = 16
 
@@ -154,7 +158,7 @@ def _union(pairs: Any, together: Any, holders: Any, pair_share: float, balance: 
 
 @nb.njit(nogil=True, cache=True)
 def _assign(offsets: Any, kept: Any, key_family: Any, visible: Any, level: Any) -> Any:
-    """(row, family) where at least half of the family's visible postings occur in the row."""
+    """(row, family) where half of the family's visible postings occur in the row, or enough of them."""
     families = visible.shape[0]
     hits = np.zeros(families, np.int32)
     touched = np.empty(1 << 12, np.int32)
@@ -182,6 +186,7 @@ def _assign(offsets: Any, kept: Any, key_family: Any, visible: Any, level: Any) 
             family = touched[i]
             there = visible[family, level[row]]
             need = 1 if there <= 1 else max(2, (there + 1) // 2)
+            need = min(need, max(LEAST_ENOUGH, ENOUGH >> level[row]))
             if hits[family] >= need:
                 if used == len(rows):
                     more_rows = np.empty(used * 2, np.int64)
