@@ -99,6 +99,14 @@ class Reduced:
         return len(self.principals)
 
 
+def _failed(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Requests that got an error: whoever asks again, under this account or another, does not ask for two things."""
+    status = column(batch, "status")
+    if pa.types.is_null(status.type):
+        return np.zeros(batch.num_rows, bool)
+    return np.asarray(pc.fill_null(pc.greater_equal(status, 400), False).to_numpy(zero_copy_only=False))
+
+
 class Collector:
     """Feeds on canonical batches; `finish` gives the reduced log. `folder` takes the spooled postings.
 
@@ -148,7 +156,7 @@ class Collector:
         prompt = part_sketch(batch, "prompt")
         self._put("account", account)
         self._put("ts", ts)
-        self._put("item", prompt.exact)
+        self._put("item", np.where(_failed(batch), np.uint64(0), prompt.exact))
         self._put("level", prompt.level)
         self._prompts.append(prompt.post_offsets, prompt.post)
         self._systems.add(batch, account, ts, len(self._places))

@@ -22,7 +22,7 @@ from stillwatch.scan.refine import Evidence, recruit, refine
 from stillwatch.scan.units import Units
 from stillwatch.scan.verdict import ENTITY_SHARE, decide
 from stillwatch.views.base import I64
-from stillwatch.views.families import slot_contents
+from stillwatch.views.families import invariant_postings, slot_contents
 
 CONFIRM_LEVEL = 0.05
 LARGEST_FAMILIES = 24
@@ -218,11 +218,11 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     finding.systems = own_families(context, members, context.system_key)
     split = dt.Direct("work_split", "FORM", 1.0, 0, 0.0)
     own = rows.own(finding.families, finding.systems, member)
-    for (part, family), mine in own.items():
+    for (part, _), mine in own.items():
         if part == "system" or len(mine) < 20:
             continue
-        keys = rows.postings_of(family)
-        slots = slot_contents(mine, reduced.prompt_offsets, reduced.prompt_postings, keys)
+        texts = reduced.prompt_offsets, reduced.prompt_postings
+        slots = slot_contents(mine, *texts, invariant_postings(mine, *texts))
         result = dt.work_split(reduced.rows.account[mine].astype(np.int64), slots)
         if result.p < split.p:
             split = result

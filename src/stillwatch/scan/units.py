@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stillwatch.detect.explain import WEB_SHARE, web
+from stillwatch.detect.keys import build_index, without
 from stillwatch.ingest.lookup.use import NO_LOOKUPS, WEBMAIL, Lookups
 from stillwatch.scan.collect import SEPARATOR, Reduced
 from stillwatch.views.base import I64
@@ -18,7 +20,7 @@ Bool = npt.NDArray[np.bool_]
 
 DAY_US = 86_400_000_000
 WEBMAIL_SHARE = 0.01
-"""A mail domain that more than this share of all accounts uses is a mail provider, not an owner."""
+"""A mail domain that more than this share of all accounts uses is a mail provider's, unless they form one web."""
 REFERENCE_SIZE = 8
 
 
@@ -92,12 +94,12 @@ def align(reduced: Reduced, side: dict[str, pa.Table], lookups: Lookups = NO_LOO
     created_us = np.array(columns.get("created_at", [0] * n), np.int64)
     domains = columns.get("email_domain", blank)
     mail = _codes(domains)
-    holders = np.bincount(mail[mail >= 0], minlength=int(mail.max(initial=0)) + 1)
-    provider = np.append(holders > max(20.0, WEBMAIL_SHARE * n), False)
+    provider = np.zeros(int(mail.max(initial=0)) + 2, bool)
     # A domain that sells mailboxes for ten minutes owns nobody, however few accounts of this log use it.
     names = sorted({d for d in domains if d})
     open_to_all = lookups.disposable(names) | WEBMAIL.intersection(names)
     provider[[place for place, name in enumerate(names) if name in open_to_all]] = True
+    provider[_providers(reduced, mail, provider)] = True
     registered = np.array([c == "gateway" for c in contract], bool) | reduced.gateway
     personal = split  # what the gateway's own account says tells nothing about one of its users
     hide = np.where(personal, -1, 0)
@@ -129,6 +131,23 @@ def align(reduced: Reduced, side: dict[str, pa.Table], lookups: Lookups = NO_LOO
         banned_us=banned,
         entity_names=sorted({e for e in entity if e is not None}),
     )
+
+
+def _providers(reduced: Reduced, mail: I64, known: Bool) -> I64:
+    """Mail domains besides those in `known` bool[domains] that are popular, and whose holders have nothing in common.
+
+    The staff of a large customer is popular too, but hangs together by offices, cards and devices.
+    """
+    holders = np.bincount(mail[mail >= 0], minlength=len(known))
+    popular = np.flatnonzero((holders > max(20.0, WEBMAIL_SHARE * reduced.accounts)) & ~known)
+    if len(popular) == 0:
+        return popular
+    link = reduced.link
+    tied = np.isin(link.key_kind, [link.kinds.index(kind) for kind in ("address_block", "payment", "device")])
+    index = without(
+        build_index(link.account, link.key, link.count, reduced.accounts, len(link.key_hash)), ~tied
+    )
+    return popular[[web(index, np.flatnonzero(mail == code)) < WEB_SHARE for code in popular.tolist()]]
 
 
 def _references(table: pa.Table | None, owner: list[str]) -> I64:

@@ -245,6 +245,23 @@ def find_families(
     return Families(key[inside], key_family[inside], key[roots], row, family)
 
 
+def invariant_postings(rows: I64, offsets: I64, values: U64, most: int = 4096) -> U64:
+    """Postings that at least half of the rows have, sorted: what stands still in a template while its slots change.
+
+    A family may hold its slots' contents too, where they are few and everybody uses them. Of more than `most` rows,
+    evenly spaced ones are looked at.
+    """
+    rows = rows[:: max(1, len(rows) // most)]
+    lengths = offsets[rows + 1] - offsets[rows]
+    at = np.repeat(offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+    held, owner = values[at], np.repeat(np.arange(len(rows)), lengths)
+    order = np.lexsort((owner, held))
+    held, owner = held[order], owner[order]
+    first = np.append(True, (held[1:] != held[:-1]) | (owner[1:] != owner[:-1])) if len(held) else held > 0
+    names, count = np.unique(held[first], return_counts=True)
+    return np.asarray(names[2 * count >= len(rows)])
+
+
 @nb.njit(nogil=True, cache=True)
 def _slots(rows: Any, offsets: Any, values: Any, keys: Any) -> Any:
     """Gap contents: (row position, index of the family posting before the gap + 1, hash of what stands in it)."""
@@ -288,10 +305,10 @@ def _slots(rows: Any, offsets: Any, values: Any, keys: Any) -> Any:
 def slot_contents(
     rows: I64, offsets: I64, values: npt.NDArray[np.uint64], family_keys: U64, most: int = 6
 ) -> U64:
-    """What stands in the slots of a family's prompts: uint64 (rows, slots), 0 where a slot is empty.
+    """What stands in the slots of a template's prompts: uint64 (rows, slots), 0 where a slot is empty.
 
-    A slot is named by the family posting before it; the `most` slots that the most rows fill are returned,
-    fullest first. `family_keys` are the family's postings, sorted.
+    A slot is named by the template's posting before it; the `most` slots that the most rows fill are returned,
+    fullest first. `family_keys` are the template's postings, sorted.
     """
     at, gap, content = _slots(rows, offsets, values, family_keys)
     filled = np.bincount(gap, minlength=len(family_keys) + 1)
