@@ -33,6 +33,25 @@ class Profile:
 
     key: I64
     share: F64
+    count: I64
+    """Members that hold each key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """The whole population's rows: the null of an account that is no member."""
+
+    share: F64
+    """Probability of drawing each key, shape (keys,)."""
+    rows: float
+    less_group: bool
+    """Whether the null of a key leaves the group's own holders out. So it is with wording, of which a group may have
+    all holders there are; not with addresses, where a neighbour of the group's proxies is one holder too."""
+
+    def without(self, key: I64, held: I64) -> F64:
+        """The null of `key`, which `held` members hold."""
+        share = self.share[key]
+        return np.maximum(share - held / self.rows, 1.0 / self.rows) if self.less_group else share
 
 
 def profile(index: KeyIndex, members: I64) -> Profile:
@@ -40,17 +59,18 @@ def profile(index: KeyIndex, members: I64) -> Profile:
     key, counts = index.held(members)
     total = max(1, int(counts.sum()))
     several = counts >= 2
-    return Profile(key[several], counts[several] / total)
+    return Profile(key[several], counts[several] / total, counts[several])
 
 
-def background(index: KeyIndex) -> F64:
-    """Probability of drawing each key from the whole population's rows, shape (keys,)."""
+def background(index: KeyIndex, less_group: bool = False) -> Background:
+    """The null of one view."""
     df = index.df().astype(float)
-    return np.maximum(df, 1.0) / max(1.0, df.sum())
+    rows = max(1.0, df.sum())
+    return Background(np.maximum(df, 1.0) / rows, rows, less_group)
 
 
 def ratios(
-    index: KeyIndex, accounts: I64, group: Profile, base: F64, niches: list[Profile]
+    index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: list[Profile]
 ) -> tuple[I32, I64, F64]:
     """(key, place in `accounts`, likelihood ratio) of each account's keys, against the null that fits it best.
 
@@ -62,8 +82,10 @@ def ratios(
     owner = np.repeat(np.arange(len(accounts)), lengths)
     usable = index.weight[keys] > 0
     keys, owner = keys[usable], owner[usable]
-    null = base[keys]
-    group_share = SMOOTH * base.copy()
+    outside = base.share.copy()
+    outside[group.key] = base.without(group.key, group.count)
+    null = outside[keys]
+    group_share = SMOOTH * base.share
     group_share[group.key] += (1 - SMOOTH) * group.share
     alternative = group_share[keys]
     # The likelihood of an account under each innocent mixture; the largest one is the null to beat.
@@ -85,7 +107,7 @@ def ratios(
 
 
 def log_e(
-    index: KeyIndex, accounts: I64, group: Profile, base: F64, niches: list[Profile]
+    index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: list[Profile]
 ) -> tuple[F64, F64]:
     """(bits, best stake's index) of each account for one view, shape (accounts,)."""
     _, owner, ratio = ratios(index, accounts, group, base, niches)
@@ -136,7 +158,7 @@ def _key_bits(
         out[i] = most + np.log2(mean / stakes)
 
 
-def key_bits(index: KeyIndex, group: I64, base: F64, accounts: I64, place: I32) -> F64:
+def key_bits(index: KeyIndex, group: I64, base: Background, accounts: I64, place: I32) -> F64:
     """Bits of `accounts` for one view against the plain background, shape (accounts,).
 
     A member of `group` is judged by the profile of the others (leave one out). `base`: `background(index)`;
@@ -149,8 +171,11 @@ def key_bits(index: KeyIndex, group: I64, base: F64, accounts: I64, place: I32) 
     key, held = key[several], counts[several].astype(float)
     others = np.where(held - 1 >= 2, held - 1, 0.0)
     stakes = np.array(STAKES)
-    lift = SMOOTH + (1 - SMOOTH) * held / total / base[key]
-    lift_inside = SMOOTH + (1 - SMOOTH) * others / max(1.0, total * (size - 1) / size) / base[key]
+    share, null = base.share[key], base.without(key, counts[several])
+    null_inside = base.without(key, counts[several] - 1)
+    lift = (SMOOTH * share + (1 - SMOOTH) * held / total) / null
+    whole = max(1.0, total * (size - 1) / size)
+    lift_inside = (SMOOTH * share + (1 - SMOOTH) * others / whole) / null_inside
     inside = np.zeros(index.accounts, bool)
     inside[group] = True
     out = np.zeros(len(accounts))
@@ -172,7 +197,7 @@ def key_bits(index: KeyIndex, group: I64, base: F64, accounts: I64, place: I32) 
 
 
 def cross_fitted(
-    index: KeyIndex, accounts: I64, core: I64, base: F64, niches: list[Profile], fold: I32
+    index: KeyIndex, accounts: I64, core: I64, base: Background, niches: list[Profile], fold: I32
 ) -> F64:
     """Bits of `accounts`; a core member is judged by the profile of the folds that it is not in.
 

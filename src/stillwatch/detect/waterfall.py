@@ -33,7 +33,7 @@ def steps(
     index: KeyIndex,
     accounts: I64,
     core: I64,
-    base: F64,
+    base: mb.Background,
     niches: list[mb.Profile],
     fold: I32,
     shown: int = SHOWN,
@@ -59,7 +59,7 @@ def _steps(
     accounts: I64,
     rows: I64,
     group: mb.Profile,
-    base: F64,
+    base: mb.Background,
     niches: list[mb.Profile],
     shown: int,
 ) -> tuple[I64, I64, F64]:

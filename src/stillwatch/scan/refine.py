@@ -29,8 +29,8 @@ ROUNDS = 4
 SETTLING = 3
 SECOND_VIEW_BITS = 1.0
 """A member needs evidence besides the strongest view: e-values of the others that at least double the odds."""
-COPIED_BITS = 8.0
-"""Most that FORM may add: text travels, so up to one honest account in 256 may hold any wording by copying it."""
+COPIED_BITS = 7.0
+"""Most that FORM may add: text travels, so up to one honest account in 128 may hold any wording by copying it."""
 PIECE_BITS, PIECE_SECOND_BITS = 5.0, 0.5
 RECRUIT_BITS = 2.0
 """Bits that an account which stands in no confirmed candidate needs besides."""
@@ -53,11 +53,11 @@ class Evidence:
     rhythm: Rhythm
     pool: I64
     """Accounts that may be members, sorted."""
-    base: dict[str, F64] = field(init=False)
+    base: dict[str, mb.Background] = field(init=False)
     _scratch: threading.local = field(init=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "base", {v: mb.background(i) for v, i in self.indexes.items()})
+        object.__setattr__(self, "base", {v: mb.background(i, v == "FORM") for v, i in self.indexes.items()})
 
     def scratch(self, view: str) -> I32:
         """A thread's own place for `members.key_bits`."""
