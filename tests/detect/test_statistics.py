@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from stillwatch.detect.confirm import benjamini_hochberg, keys_against_null, tail_p
-from stillwatch.detect.explain import benchmark, classroom, openness, web
+from stillwatch.detect.explain import benchmark, burst, classroom, openness, web
 from stillwatch.detect.keys import KeyIndex, build_index
-from stillwatch.detect.members import combine_views, e_benjamini_hochberg
+from stillwatch.detect.members import background, combine_views, e_benjamini_hochberg, key_bits
 from stillwatch.detect.population import build_strata, seats_for
 from stillwatch.detect.score import conformal, item_space
 
@@ -106,6 +106,27 @@ def test_a_stock_of_addresses_is_one_web_and_teams_are_many() -> None:
         index = build_index(account, key, np.ones(len(key), np.int32), crowd, 1100)
         assert low <= web(index, members) <= high
     assert web(index, rng.choice(crowd, 40, replace=False)) <= 0.2
+
+
+def test_who_signs_up_and_begins_at_once_is_told_from_accounts_that_were_laid_in() -> None:
+    hour = 3_600_000_000
+    created = 1_000 * hour + np.arange(20) * 60_000_000
+    assert burst(created, created + hour) == 1.0
+    assert burst(created, created + 100 * hour) == 0.0
+    assert burst(np.arange(1, 21) * 24 * hour, np.arange(1, 21) * 24 * hour + 1) == 0.05
+    assert burst(np.zeros(20, np.int64), created) == 0.0
+
+
+def test_a_wording_that_only_the_group_uses_counts_in_a_large_group_too() -> None:
+    account = np.concatenate([np.arange(600), np.arange(5000).repeat(3)])
+    key = np.concatenate([np.zeros(600, int), 1 + np.random.default_rng(1).integers(0, 3000, 15_000)])
+    rows = np.unique(np.column_stack([account, key]), axis=0).astype(np.int32)
+    index = build_index(rows[:, 0], rows[:, 1], np.ones(len(rows), np.int32), 5000, 3001)
+    group, scratch = np.arange(600), np.full(3001, -1, np.int32)
+    plain, own = (key_bits(index, group, background(index, less), group, scratch) for less in (False, True))
+    assert np.median(own) > np.median(plain) + 4
+    outsider = key_bits(index, group, background(index, True), np.arange(600, 5000), scratch)
+    assert outsider.max() < np.median(own)
 
 
 def test_a_benchmark_clears_only_on_the_groups_total() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +40,13 @@ def _with(table: pa.Table, name: str, values: list[object]) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), name, pa.array(values).cast(kind))
 
 
-def _hackathon(log: Path, referral: bool) -> tuple[pa.Table, pa.Table, set[str]]:
+def _hackathon(
+    log: Path, *, referral: bool = False, networks: int = 0, domain: str | None = None
+) -> tuple[pa.Table, pa.Table, set[str]]:
     """People of the log who keep their payer, mail and address, but signed up in one quarter of an hour and worked
     the same three hours of three days with the organiser's starter prompt, each on a project of their own.
+
+    With `networks` they sit behind so many address blocks of one campus, with `domain` their mail is of one firm.
     """
     exchanges, accounts = pq.read_table(log / "exchanges.parquet"), pq.read_table(log / "accounts.parquet")
     truth = pq.read_table(log / "truth" / "accounts.parquet")
@@ -53,6 +58,8 @@ def _hackathon(log: Path, referral: bool) -> tuple[pa.Table, pa.Table, set[str]]
     able = [name for name in free["account_id"].to_pylist() if name in used]
     rng = np.random.default_rng(0)
     people = [able[i] for i in rng.choice(len(able), PARTICIPANTS, replace=False)]
+    if networks:
+        used |= {name: f"203.0.{113 + i % networks}.{i + 1}" for i, name in enumerate(people)}
     words = [f"w{i}" for i in range(4000)]
     rows = []
     for name in people:
@@ -93,12 +100,20 @@ def _hackathon(log: Path, referral: bool) -> tuple[pa.Table, pa.Table, set[str]]
     if referral:
         code = ["spring-challenge" if n in set(people) else None for n in accounts["account_id"].to_pylist()]
         accounts = _with(accounts, "referral", code)
+    if domain:
+        names, mail = accounts["account_id"].to_pylist(), accounts["email_domain"].to_pylist()
+        firm = [domain if n in set(people) else m for n, m in zip(names, mail, strict=True)]
+        accounts = _with(accounts, "email_domain", firm)
     return pa.concat_tables([before, made]), accounts, set(people)
 
 
-@pytest.mark.parametrize("referral", [False, True])
-def test_a_hackathon_is_no_campaign(log: Path, tmp_path: Path, referral: bool) -> None:
-    exchanges, accounts, people = _hackathon(log, referral)
+@pytest.mark.parametrize(
+    "crowd",
+    [{}, {"referral": True}, {"networks": 6}, {"networks": 6, "domain": "firm.example"}],
+    ids=["hackathon", "with a referral code", "class on a campus", "staff of a firm"],
+)
+def test_people_who_come_together_are_no_campaign(log: Path, tmp_path: Path, crowd: dict[str, Any]) -> None:
+    exchanges, accounts, people = _hackathon(log, **crowd)
     found = _scan(tmp_path, log, exchanges, accounts)
     named = found.accounts.filter(pc.equal(found.accounts["verdict"], "campaign"))["account_id"].to_pylist()
     assert not people & set(named)

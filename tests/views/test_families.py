@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-from stillwatch.views.families import find_families, slot_contents
+from stillwatch.views.families import find_families, invariant_postings, slot_contents
 
 
 def _log(rows: list[tuple[int, list[int]]]):  # type: ignore[no-untyped-def]
@@ -66,3 +68,31 @@ def test_slot_contents_tell_equal_from_different_payloads() -> None:
     assert table[0, 0] == table[1, 0] != table[2, 0]
     assert table[0, 1] != table[1, 1]
     assert table[2, 1] == 0
+
+
+def test_what_stands_still_is_told_from_slots_that_everybody_fills_alike() -> None:
+    rows = [[10, 20, 100 + i % 5, 30, 200 + i % 7, 40] for i in range(70)]
+    offsets = np.cumsum([0] + [len(r) for r in rows]).astype(np.int64)
+    values = np.array([v for r in rows for v in r], np.uint64)
+    still = invariant_postings(np.arange(70), offsets, values)
+    assert still.tolist() == [10, 20, 30, 40]
+    table = slot_contents(np.arange(70), offsets, values, still)
+    assert len(np.unique(table[:, 0])) + len(np.unique(table[:, 1])) == 12
+
+
+def test_a_template_of_interchangeable_clauses_is_one_family() -> None:
+    rng = np.random.default_rng(9)
+    clauses = [[rng.integers(1, 2**62, 6).tolist() for _ in range(4)] for _ in range(3)]
+    rows = []
+    for account in range(30):
+        for _ in range(12):
+            picked = [part[rng.integers(4)] for part in clauses]
+            joints = [(a[-1] * 31 + b[0] * 17) % 2**62 for a, b in itertools.pairwise(picked)]
+            text = picked[0] + joints[:1] + picked[1] + joints[1:] + picked[2]
+            rows.append((account, text + rng.integers(1, 2**62, 5).tolist()))
+    found = find_families(*_log(rows), accounts=1000)
+    holders = {f: set() for f in range(len(found))}
+    for row, family in zip(found.row.tolist(), found.family.tolist(), strict=True):
+        holders[family].add(rows[row][0])
+    assert max(len(h) for h in holders.values()) == 30
+    assert len(set(found.row.tolist())) == len(rows)

@@ -50,7 +50,11 @@ DIRECT_WORDS = {
 
 TEAMS_WORDS = (
     "Sign-ups are all that points at one director: besides them, {:.0f} % of the members, at most, hang together by "
-    "addresses, instruments, devices or mail. People who came together, for an event, look like that."
+    "addresses, cards, devices or mail. People who came together, for an event, look like that."
+)
+AT_ONCE_WORDS = (
+    "{:.0f} % of the members signed up within three hours and began within a day, and few share a card or a device: "
+    "people of one town or campus who came together, for an event, share addresses too."
 )
 
 VIEW_WORDS = {
@@ -76,14 +80,21 @@ def coordinated_text(found: str, tested: Sequence[str], level: str, candidate: i
     return f"Found by {found}; tested on {views}, against random groups of accounts{alike}.{grew}"
 
 
-def director_text(fired: Sequence[str], openness: float, kind: str, known: bool, together: bool) -> str:
+def director_text(
+    fired: Sequence[str], openness: float, kind: str, known: bool, together: bool, web: float | None
+) -> str:
     """What the claim `one_director` rests on. `known`: the log says enough about payers, sites and mail; `together`:
-    sign-ups are all there is.
+    sign-ups are all there is; `web`: share of the members that one stock of keys ties, None where there is none.
     """
     names = "; ".join(DIRECT_NAMES.get(name, name) for name in fired)
     seen = f"Direct tests that fired: {names}." if fired else "No direct test of one director fired."
     if fired and together:
         seen += " That alone shows no director: people who come together sign up together."
+    if web is not None:
+        seen += (
+            f" {100 * web:.0f} % of the members hang together by one stock of addresses, cards, devices or mail, "
+            "with no owner in sight."
+        )
     if not known:
         return f"{seen} The log does not say enough about payers, sites and mail to tell whether control is hidden."
     if openness <= 0:

@@ -30,6 +30,8 @@ WEB_CHANCE = 0.1
 """Keys, of all there are, that a random group of this size would be expected to hold as often as a key that ties."""
 WEB_COMMON = 0.01
 """Share of all accounts above which a key is a provider's (webmail, a carrier) and ties nobody."""
+BURST_US = 3 * 3_600_000_000
+DAY_US = 86_400_000_000
 WEB_SHARE = 0.5
 """Share of the members in one web of shared keys from which the group is more than people who came together."""
 
@@ -165,6 +167,16 @@ def calendar(hour: I64, member: I64) -> float:
     return float((together * (together - 1)).sum()) / expected if expected > 0 else 0.0
 
 
+def tying_keys(index: KeyIndex, members: I64) -> I64:
+    """Keys that more members hold than chance explains, and that are no provider's, sorted."""
+    key, count = index.held(members)
+    df = index.df()
+    several = (count >= 2) & (index.weight[key] > 0) & (df[key] <= WEB_COMMON * index.accounts)
+    key, count = key[several], count[several]
+    chance = stats.poisson.sf(count - 1, df[key] * (len(members) / index.accounts))
+    return key[chance * int((df >= 2).sum()) <= WEB_CHANCE]
+
+
 def web(index: KeyIndex, members: I64) -> float:
     """Share of the members in the largest web: members tied by keys that more of them hold than chance can explain.
 
@@ -173,11 +185,8 @@ def web(index: KeyIndex, members: I64) -> float:
     """
     if len(members) == 0:
         return 0.0
-    counts = index.group_counts(members)
-    df = index.df()
-    ties = (counts >= 2) & (index.weight > 0) & (df <= WEB_COMMON * index.accounts)
-    chance = stats.poisson.sf(counts[ties] - 1, df[ties] * (len(members) / index.accounts))
-    ties[ties] = chance * int((df >= 2).sum()) <= WEB_CHANCE
+    ties = np.zeros(index.n_keys, bool)
+    ties[tying_keys(index, members)] = True
     lengths = index.account_offsets[members + 1] - index.account_offsets[members]
     first = np.repeat(index.account_offsets[members] - np.cumsum(lengths) + lengths, lengths)
     keys = index.keys[first + np.arange(lengths.sum())].astype(np.int64)
@@ -187,3 +196,14 @@ def web(index: KeyIndex, members: I64) -> float:
     edges = coo_array((np.ones(len(owner), np.int8), (owner, len(members) + keys)), shape=(size, size))
     label = connected_components(edges, directed=False)[1][: len(members)]
     return float(np.bincount(label).max() / len(members))
+
+
+def burst(created_us: I64, first_us: I64) -> float:
+    """Largest share of the members that signed up within `BURST_US` and began within a day, as an event's people do.
+
+    Microseconds of sign-up and of the first exchange, 0 where unknown, shape (members,).
+    """
+    eager = (created_us > 0) & (first_us > 0) & (first_us - created_us <= DAY_US)
+    known = np.sort(created_us[eager])
+    inside = np.searchsorted(known, known + BURST_US, side="right") - np.arange(len(known))
+    return float(inside.max() / len(created_us)) if len(known) else 0.0

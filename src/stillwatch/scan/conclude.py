@@ -10,7 +10,7 @@ from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.judge import Finding, Judged
-from stillwatch.scan.verdict import decide
+from stillwatch.scan.verdict import decide, one_stock
 
 ROADS = ("references", "direct")
 STRENGTH = {"cleared": 0, "lead": 1, "campaign": 2}
@@ -69,13 +69,16 @@ def _weakened(judged: Judged, references: list[Finding], roads: tuple[str, ...])
     return judged
 
 
+def _speaks(finding: Finding, level: float) -> bool:
+    """Whether something besides coordination speaks against a group."""
+    return bool(
+        finding.fired(level) or finding.roads or finding.why == "few_references" or one_stock(finding)
+    )
+
+
 def _listed(judged: Judged) -> list[Finding]:
     """Groups that the results name. A coordinated group against which nothing speaks is nobody's business."""
-    listed = [
-        f
-        for f in judged.findings
-        if f.verdict != "lead" or f.why == "few_references" or f.fired(judged.direct_level) or f.roads
-    ]
+    listed = [f for f in judged.findings if f.verdict != "lead" or _speaks(f, judged.direct_level)]
     for reference in judged.references:
         reference.verdict, reference.why = "cleared", "verified_entity"
     return listed + list(judged.references)

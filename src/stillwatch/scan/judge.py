@@ -248,6 +248,9 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     reduced, units = context.reduced, context.units
     members = finding.members
     finding.web = ex.web(context.arranged, members)
+    ties = ex.tying_keys(context.arranged, members)
+    finding.bought = float(context.arranged.hold_any(members, ties[context.instruments[ties]]).mean())
+    finding.burst = ex.burst(units.created_us[members], reduced.first_us[members])
     finding.openness = ex.openness(
         units.payer[members], units.block[members], units.corporate[members], units.mail[members]
     )
