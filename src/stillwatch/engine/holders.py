@@ -23,12 +23,12 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 
-BUCKET = 1 << 14
+BUCKET = 1 << 15
 """Values per bucket: with its table, about half a megabyte."""
 MOST_AT_ONCE = 1 << 25
 """Values that are sorted into buckets at once: 12 bytes each."""
 RECENT = 1 << 14
-"""Values of an account that are remembered while its rows are read, to leave out repeats: 12 bytes each."""
+"""Values of an account that are remembered while its rows are read, to leave out repeats: 16 bytes each."""
 
 _U = np.uint64
 
@@ -84,21 +84,20 @@ def _holdings(order: Any, starts: Any, first: int, end: int, offsets: Any, value
     """(ends, values) of the accounts first..end-1, without most of what an account repeats."""
     out = np.empty(room, np.uint64)
     ends = np.empty(end - first, np.int64)
-    recent = np.zeros(RECENT, np.uint64)
-    whose = np.full(RECENT, -1, np.int32)
+    recent = np.zeros(2 * RECENT, np.uint64)
     used = 0
     for account in range(first, end):
+        owner = _U(account + 1)
         for i in range(starts[account], starts[account + 1]):
             row = order[i]
             for j in range(offsets[row], offsets[row + 1]):
+                # Without a branch: whether a value is a repeat is anybody's guess.
                 value = values[j]
                 s = np.int64(mixed(value) & _U(RECENT - 1))
-                if (recent[s] == value and whose[s] == account) or value == _U(0):
-                    continue
-                recent[s] = value
-                whose[s] = account
                 out[used] = value
-                used += 1
+                used += (value != _U(0)) & ((recent[2 * s] != value) | (recent[2 * s + 1] != owner))
+                recent[2 * s] = value
+                recent[2 * s + 1] = owner
         ends[account - first] = used
     return ends, out[:used]
 
@@ -131,30 +130,53 @@ def _scatter(first: int, ends: Any, values: Any, buckets: int, low: int, at: Any
 
 
 @nb.njit(nogil=True, cache=True)
+def _doubled(table: Any, size: int) -> Any:
+    """The first `size` slots of a table in one of twice the size."""
+    out = np.zeros(4 * size, np.uint64)
+    mask = _U(2 * size - 1)
+    for slot in range(size):
+        if table[2 * slot] != _U(0):
+            s = np.int64(mixed(table[2 * slot]) & mask)
+            while out[2 * s] != _U(0):
+                s = np.int64(_U(s + 1) & mask)
+            out[2 * s], out[2 * s + 1] = table[2 * slot], table[2 * slot + 1]
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
 def _count_buckets(values: Any, by: Any, bounds: Any, least: int, most: int) -> Any:
     """Values with `least`..`most` holders in each bucket. Equal holders of a value stand next to each other."""
     out_key = np.empty(1 << 12, np.uint64)
     out_held = np.empty(1 << 12, np.int32)
     used = 0
-    largest = 16
-    for b in range(len(bounds) - 1):
-        while 2 * largest < 3 * (bounds[b + 1] - bounds[b]):
-            largest *= 2
     # A slot is two words, so that it lies in one line of the cache: the value; its last holder + 1 and its count.
-    table = np.empty(2 * largest, np.uint64)
+    table = np.zeros(32, np.uint64)
     for b in range(len(bounds) - 1):
         begin, end = bounds[b], bounds[b + 1]
+        # Most values have several holders: the table begins small and grows where they do not.
         size = 16
-        while 2 * size < 3 * (end - begin):
+        while 8 * size < end - begin:
             size *= 2
+        if len(table) < 2 * size:
+            table = np.empty(2 * size, np.uint64)
         table[: 2 * size] = _U(0)
         mask = _U(size - 1)
+        filled = 0
         for i in range(begin, end):
             value = values[i]
             s = np.int64(mixed(value) & mask)
             while table[2 * s] != _U(0) and table[2 * s] != value:
                 s = np.int64(_U(s + 1) & mask)
-            table[2 * s] = value
+            if table[2 * s] == _U(0):
+                if 2 * filled >= size:
+                    table = _doubled(table, size)
+                    size *= 2
+                    mask = _U(size - 1)
+                    s = np.int64(mixed(value) & mask)
+                    while table[2 * s] != _U(0):
+                        s = np.int64(_U(s + 1) & mask)
+                table[2 * s] = value
+                filled += 1
             held = table[2 * s + 1]
             owner = _U(by[i] + 1)
             if (held >> _U(32)) != owner:

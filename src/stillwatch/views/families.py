@@ -74,42 +74,32 @@ def _lookup(keys: Any, size: int) -> Any:
 
 
 @nb.njit(nogil=True, cache=True)
-def _keep(
-    order: Any,
-    starts: Any,
-    first: int,
-    end: int,
-    offsets: Any,
-    values: Any,
-    table: Any,
-    kept: Any,
-    length: Any,
-) -> None:
-    """The kept postings of the rows of accounts first..end-1 as indices of keys, in document order.
+def _keep(first: int, end: int, offsets: Any, values: Any, table: Any, kept: Any, length: Any) -> None:
+    """The kept postings of the rows first..end-1 as indices of keys, in document order.
 
-    Row r has them in `kept[offsets[r]:offsets[r]+length[r]]`. An account's rows are read one after the other, for
-    they repeat each other.
+    Row r has them in `kept[offsets[r]:offsets[r]+length[r]]`.
     """
     mask = _U(len(table) // 2 - 1)
-    recent = np.zeros(RECENT, np.uint64)
-    known = np.full(RECENT, -1, np.int32)
-    for i in range(starts[first], starts[end]):
-        row = order[i]
-        at = offsets[row]
-        for j in range(offsets[row], offsets[row + 1]):
-            value = values[j]
-            h = mixed(value)
-            r = np.int64(h & _U(RECENT - 1))
-            if recent[r] != value:
-                s = np.int64(h & mask)
-                while table[2 * s] != _U(0) and table[2 * s] != value:
-                    s = np.int64(_U(s + 1) & mask)
-                recent[r] = value
-                known[r] = -1 if table[2 * s] == _U(0) else np.int64(table[2 * s + 1])
-            if known[r] >= 0:
-                kept[at] = known[r]
-                at += 1
-        length[row] = at - offsets[row]
+    slots = np.empty(1 << 10, np.int64)
+    there = np.empty(1 << 10, np.uint64)
+    for row in range(first, end):
+        begin, n = offsets[row], offsets[row + 1] - offsets[row]
+        if n > len(slots):
+            slots, there = np.empty(2 * n, np.int64), np.empty(2 * n, np.uint64)
+        # All slots of a row are fetched before one is looked at: the cache misses wait for each other otherwise.
+        for j in range(n):
+            s = np.int64(mixed(values[begin + j]) & mask)
+            slots[j] = s
+            there[j] = table[2 * s]
+        at = begin
+        for j in range(n):
+            value, s, found = values[begin + j], slots[j], there[j]
+            while found != value and found != _U(0):
+                s = np.int64(_U(s + 1) & mask)
+                found = table[2 * s]
+            kept[at] = np.int32(table[2 * s + 1])
+            at += found != _U(0)
+        length[row] = at - begin
 
 
 @nb.njit(nogil=True, cache=True)
@@ -130,30 +120,33 @@ def _pairs(
     Pairs whose holders are not balanced merge nothing and are left out, and so is most of what an account repeats.
     """
     room = 0
+    longest = 0
     for i in range(starts[first], starts[end]):
         room += window * length[order[i]]
+        longest = max(longest, length[order[i]])
     out = np.empty(room, np.uint64)
     ends = np.empty(end - first, np.int64)
-    recent = np.zeros(RECENT, np.uint64)
-    whose = np.full(RECENT, -1, np.int32)
+    recent = np.zeros(2 * RECENT, np.uint64)
+    held = np.empty(longest, np.float64)
     used = 0
     for account in range(first, end):
+        owner = _U(account + 1)
         for r in range(starts[account], starts[account + 1]):
             row = order[r]
-            stop = offsets[row] + length[row]
-            for i in range(offsets[row], stop):
-                for j in range(i + 1, min(i + 1 + window, stop)):
-                    a, b = min(kept[i], kept[j]), max(kept[i], kept[j])
-                    if a == b or min(holders[a], holders[b]) < balance * max(holders[a], holders[b]):
+            begin, n = offsets[row], length[row]
+            for i in range(n):
+                held[i] = holders[kept[begin + i]]
+            for i in range(n):
+                for j in range(i + 1, min(i + 1 + window, n)):
+                    a, b = kept[begin + i], kept[begin + j]
+                    if (a == b) | (held[i] < balance * held[j]) | (held[j] < balance * held[i]):
                         continue
-                    pair = (_U(a + 1) << _U(32)) | _U(b + 1)
+                    pair = (_U(min(a, b) + 1) << _U(32)) | _U(max(a, b) + 1)
                     s = np.int64(mixed(pair) & _U(RECENT - 1))
-                    if recent[s] == pair and whose[s] == account:
-                        continue
-                    recent[s] = pair
-                    whose[s] = account
                     out[used] = pair
-                    used += 1
+                    used += (recent[2 * s] != pair) | (recent[2 * s + 1] != owner)
+                    recent[2 * s] = pair
+                    recent[2 * s + 1] = owner
         ends[account - first] = used
     return ends, out[:used]
 
@@ -257,14 +250,13 @@ def find_families(
     table = _lookup(key, 1 << max(4, (2 * len(key)).bit_length()))
     # Kept postings stand where the row's postings stand, so that threads need not wait for each other.
     kept, length = np.empty(int(offsets[-1]), np.int32), np.zeros(len(account), np.int32)
-    pieces = cuts(weight, workers())
-    each(lambda p: _keep(order, starts, *p, offsets, values, table, kept, length), pieces)
+    each(lambda p: _keep(*p, offsets, values, table, kept, length), cuts(offsets, workers()))
 
     def pairs(bounds: tuple[int, int]) -> Holdings:
         found = _pairs(order, starts, *bounds, offsets, length, kept, holders, WINDOW, BALANCE)
         return Holdings(bounds[0], *found)
 
-    pair, together = count_holders(each(pairs, pieces), MIN_HOLDERS, most)
+    pair, together = count_holders(each(pairs, cuts(weight, workers())), MIN_HOLDERS, most)
     root = _union(pair, together, holders, PAIR_SHARE, BALANCE)
     members = np.bincount(root, minlength=len(root))
     roots = np.flatnonzero(members >= 2)
