@@ -128,6 +128,7 @@ def _pairs(
     ends = np.empty(end - first, np.int64)
     recent = np.zeros(2 * RECENT, np.uint64)
     held = np.empty(longest, np.float64)
+    pairs = np.empty(window * longest + 1, np.uint64)
     used = 0
     for account in range(first, end):
         owner = _U(account + 1)
@@ -136,17 +137,21 @@ def _pairs(
             begin, n = offsets[row], length[row]
             for i in range(n):
                 held[i] = holders[kept[begin + i]]
-            for i in range(n):
-                for j in range(i + 1, min(i + 1 + window, n)):
-                    a, b = kept[begin + i], kept[begin + j]
-                    if (a == b) | (held[i] < balance * held[j]) | (held[j] < balance * held[i]):
-                        continue
-                    pair = (_U(min(a, b) + 1) << _U(32)) | _U(max(a, b) + 1)
-                    s = np.int64(mixed(pair) & _U(RECENT - 1))
-                    out[used] = pair
-                    used += (recent[2 * s] != pair) | (recent[2 * s + 1] != owner)
-                    recent[2 * s] = pair
-                    recent[2 * s + 1] = owner
+            # First all pairs of a row without a branch, then those that fit: few do, and which is anybody's guess.
+            fits = 0
+            for step in range(1, window + 1):
+                for i in range(n - step):
+                    a, b = kept[begin + i], kept[begin + i + step]
+                    pairs[fits] = (_U(min(a, b) + 1) << _U(32)) | _U(max(a, b) + 1)
+                    one, other = held[i], held[i + step]
+                    fits += (a != b) & (one >= balance * other) & (other >= balance * one)
+            for i in range(fits):
+                pair = pairs[i]
+                s = np.int64(mixed(pair) & _U(RECENT - 1))
+                out[used] = pair
+                used += (recent[2 * s] != pair) | (recent[2 * s + 1] != owner)
+                recent[2 * s] = pair
+                recent[2 * s + 1] = owner
         ends[account - first] = used
     return ends, out[:used]
 
