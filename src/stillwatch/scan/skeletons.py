@@ -119,7 +119,9 @@ def _rows(reduced: Reduced, names: set[Held]) -> dict[Held, tuple[I64, I64]]:
     for part, owners in (("prompt", reduced.rows.account), ("system", reduced.systems.account)):
         families = _families(reduced, part)
         numbers = np.array(sorted(number for p, number in names if p == part), np.int64)
-        picked = np.flatnonzero(np.isin(families.family, numbers))
+        wanted = np.zeros(len(families), bool)
+        wanted[numbers] = True
+        picked = np.flatnonzero(wanted[families.family])
         order = picked[np.argsort(families.family[picked], kind="stable")]
         bounds = np.searchsorted(families.family[order], np.append(numbers, np.iinfo(np.int32).max))
         for i, number in enumerate(numbers.tolist()):
