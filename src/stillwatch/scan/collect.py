@@ -373,20 +373,14 @@ def _key_table(parts: list[_Part], kinds: tuple[str, ...], accounts: int) -> Key
     start = np.flatnonzero(np.append(True, (account[1:] != account[:-1]) | (key[1:] != key[:-1])))
     if len(order) == 0:
         start = np.zeros(0, np.int64)
-    count = np.concatenate([p.count for p in parts]).astype(np.int64)[order]
+    count = np.concatenate([p.count for p in parts])[order]
     first = np.concatenate([p.first for p in parts])[order]
     last = np.concatenate([p.last for p in parts])[order]
-    never = np.iinfo(np.int64).max
-    early = np.where(first == 0, never, first)
-    seen = np.minimum.reduceat(early, start) if len(start) else early
-    return KeyTable(
-        account[start],
-        key[start],
-        (np.add.reduceat(count, start) if len(start) else count).astype(np.int32),
-        np.where(seen == never, 0, seen),
-        np.maximum.reduceat(last, start) if len(start) else last,
-        names,
-        kind[place],
-        kinds,
-        accounts,
-    )
+    if len(start) < len(order):
+        never = np.iinfo(np.int64).max
+        count = np.add.reduceat(count.astype(np.int64), start).astype(np.int32)
+        first = np.minimum.reduceat(np.where(first == 0, never, first), start)
+        first[first == never] = 0
+        last = np.maximum.reduceat(last, start)
+        account, key = account[start], key[start]
+    return KeyTable(account, key, count, first, last, names, kind[place], kinds, accounts)
