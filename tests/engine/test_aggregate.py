@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from stillwatch.engine import aggregate
 from stillwatch.engine.aggregate import Aggregate
 
 
@@ -34,3 +36,19 @@ def test_order_of_rows_does_not_matter() -> None:
     two.add(groups[order], keys[order], times[order])
     for a, b in zip(one.rows(), two.rows(), strict=True):
         assert np.array_equal(a, b)
+
+
+def test_tally_matches_a_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(11)
+    monkeypatch.setattr(aggregate, "workers", lambda: 3)
+    account = rng.integers(0, 20, 500).astype(np.int32)
+    times = rng.integers(0, 10**9, 500).astype(np.int64)
+    row = np.sort(rng.integers(0, 500, 3_000)).astype(np.int64)
+    name = rng.integers(0, 50, 3_000).astype(np.int32)
+    seen: dict[tuple[int, int], list[int]] = {}
+    for r, n in zip(row.tolist(), name.tolist(), strict=True):
+        seen.setdefault((int(account[r]), n), []).append(int(times[r]))
+    got = aggregate.tally(account, times, row, name, 20, 50)
+    assert sorted(zip(*(a.tolist() for a in got), strict=True)) == [
+        (*pair, len(at), min(at), max(at)) for pair, at in sorted(seen.items())
+    ]

@@ -9,7 +9,6 @@ own template popular.
 from __future__ import annotations
 
 import random
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,8 @@ import numba as nb
 import numpy as np
 
 from stillwatch.detect.keys import KeyIndex
-from stillwatch.detect.population import F64, I32, I64, Bool, seeded, workers
+from stillwatch.detect.population import F64, I32, I64, Bool, seeded
+from stillwatch.engine.threads import each
 
 NEIGHBOURS = 15
 EXACT_HOLDERS = 64
@@ -241,9 +241,8 @@ def discover(index: KeyIndex, view: str, single: Bool, seed: int) -> list[Candid
     """
     low, high, _ = neighbour_graph(index, index.weight)
     parts = communities(low, high, seeded(seed, f"discover {view}", np.zeros(0, np.int64)))
-    with ThreadPoolExecutor(workers()) as pool:
-        ends = pool.map(lambda members: cohesive(index, refine(index, members)), parts)
-        found = [Candidate(view, members, "community") for members in ends]
+    ends = each(lambda members: cohesive(index, refine(index, members)), parts)
+    found = [Candidate(view, members, "community") for members in ends]
     df = index.df()
     for key in np.flatnonzero(single & (df >= LEAST_GROUP) & (index.weight > 0)):
         found.append(Candidate(view, index.held_by(int(key)).astype(np.int64), "one key"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,6 @@ I32 = npt.NDArray[np.int32]
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-MOST_THREADS = 8
 DONORS_PER_SEAT = 20
 LEVELS = (
     "activity, time zone, sign-up, tier",
@@ -48,11 +46,6 @@ class Seats:
     size: I64
     level: int
     """Coarsest level that a seat needed (index into LEVELS)."""
-
-
-def workers() -> int:
-    """Threads for kernels that let go of the interpreter. No result depends on how many there are."""
-    return min(MOST_THREADS, os.cpu_count() or 1)
 
 
 def seeded(seed: int, stage: str, members: npt.NDArray[np.integer]) -> int:

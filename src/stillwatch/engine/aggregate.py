@@ -11,6 +11,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from stillwatch.engine.holders import grouped, weights
+from stillwatch.engine.threads import cuts, each, workers
+
 _U = np.uint64
 _C1 = _U(0x9E3779B97F4A7C15)
 _C2 = _U(0xD6E8FEB86659FD93)
@@ -86,6 +89,92 @@ def _rehash(og: Any, ok: Any, oc: Any, of: Any, ol: Any, tg: Any, tk: Any, tc: A
         tc[s] = oc[i]
         tf[s] = of[i]
         tl[s] = ol[i]
+
+
+@nb.njit(nogil=True, cache=True)
+def _tally(
+    order: Any, starts: Any, first: int, end: int, row_names: Any, names: Any, times: Any, distinct: int
+) -> Any:
+    """(account, name, count, first, last) of the accounts first..end-1, names in the order in which they are met."""
+    count = np.zeros(distinct, np.int32)
+    early = np.zeros(distinct, np.int64)
+    late = np.zeros(distinct, np.int64)
+    touched = np.empty(distinct, np.int32)
+    account = np.empty(1 << 12, np.int32)
+    name = np.empty(1 << 12, np.int32)
+    many = np.empty(1 << 12, np.int32)
+    since = np.empty(1 << 12, np.int64)
+    until = np.empty(1 << 12, np.int64)
+    used = 0
+    for a in range(first, end):
+        met = 0
+        for i in range(starts[a], starts[a + 1]):
+            row = order[i]
+            t = times[row]
+            for j in range(row_names[row], row_names[row + 1]):
+                k = names[j]
+                if count[k] == 0:
+                    touched[met] = k
+                    met += 1
+                    early[k] = t
+                    late[k] = t
+                count[k] += 1
+                early[k] = min(early[k], t)
+                late[k] = max(late[k], t)
+        if used + met > len(account):
+            room = 2 * (used + met)
+            account, name, many = (
+                _more32(account, used, room),
+                _more32(name, used, room),
+                _more32(many, used, room),
+            )
+            since, until = _more64(since, used, room), _more64(until, used, room)
+        for i in range(met):
+            k = touched[i]
+            account[used] = a
+            name[used] = k
+            many[used] = count[k]
+            since[used] = early[k]
+            until[used] = late[k]
+            used += 1
+            count[k] = 0
+    return account[:used], name[:used], many[:used], since[:used], until[:used]
+
+
+@nb.njit(nogil=True, cache=True)
+def _more32(old: Any, used: int, room: int) -> Any:
+    out = np.empty(room, np.int32)
+    out[:used] = old[:used]
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
+def _more64(old: Any, used: int, room: int) -> Any:
+    out = np.empty(room, np.int64)
+    out[:used] = old[:used]
+    return out
+
+
+def tally(
+    account: npt.NDArray[np.int32],
+    times: npt.NDArray[np.int64],
+    row: npt.NDArray[np.int64],
+    name: npt.NDArray[np.int32],
+    accounts: int,
+    names: int,
+) -> tuple[npt.NDArray[Any], ...]:
+    """(account, name, count, first, last) of each pair that occurs, accounts in order, names in no order.
+
+    Row r of the log is `account[r]`'s and came at `times[r]`; `row`, `name` are parallel, `row` sorted: what the rows
+    carry, as dense codes. Faster than an `Aggregate`, for an account's rows are read one after the other.
+    """
+    order, starts = grouped(account, accounts)
+    row_names = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(account)))])
+    parts = each(
+        lambda p: _tally(order, starts, *p, row_names, name, times, names),
+        cuts(weights(order, starts, row_names), workers()),
+    )
+    return tuple(np.concatenate([part[i] for part in parts]) for i in range(5))
 
 
 class Aggregate:

@@ -7,6 +7,7 @@ not the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +46,30 @@ def read_tables(
 ) -> Iterator[Slab]:
     """Slabs of the columns `wanted` (all, if None) that the source has. FormatError where it is damaged.
 
-    Row groups of a Parquet file that hold none of `rows` are not read.
+    Of a Parquet or Arrow file only the `rows` are given, if they are named; row groups that hold none of them are
+    not read.
     """
     if source.container == "csv":
         yield from _read_csv(source, wanted)
-        return
+    else:
+        yield from _ahead(_read_columns(source, wanted, batch_rows, rows))
+
+
+def _ahead(slabs: Iterator[Slab]) -> Iterator[Slab]:
+    """The same slabs; the next one is decoded while this one is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, slabs, None)
+        while (slab := coming.result()) is not None:
+            coming = pool.submit(next, slabs, None)
+            yield slab
+
+
+def _read_columns(
+    source: Source,
+    wanted: Sequence[str] | None,
+    batch_rows: int,
+    rows: npt.NDArray[np.int64] | None,
+) -> Iterator[Slab]:
     batches: Iterator[pa.RecordBatch | int] = (
         _parquet_batches(source, wanted, batch_rows, rows)
         if source.container == "parquet"
@@ -70,9 +90,13 @@ def read_tables(
         if isinstance(batch, int):
             row += batch
             continue
-        if batch.num_rows:
-            yield _valid_text(source, batch, np.arange(row, row + batch.num_rows, dtype=np.int64))
+        numbers = np.arange(row, row + batch.num_rows, dtype=np.int64)
         row += batch.num_rows
+        if rows is not None:
+            keep = np.isin(numbers, rows)
+            batch, numbers = batch.filter(pa.array(keep)), numbers[keep]
+        if batch.num_rows:
+            yield _valid_text(source, batch, numbers)
 
 
 def _parquet_batches(

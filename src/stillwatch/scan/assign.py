@@ -11,6 +11,7 @@ from stillwatch.detect import members as mb
 from stillwatch.detect import waterfall as wf
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.rhythm import rhythm_bits
+from stillwatch.engine.threads import each
 from stillwatch.scan.judge import Context, Finding, Judged
 from stillwatch.scan.refine import Evidence, linked
 from stillwatch.views.base import F64, I64
@@ -44,8 +45,8 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     views = {"FORM": context.form_once, "LINK": context.identity}
     evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64))
     niches = {view: [mb.profile(index, m) for m in honest] for view, index in views.items()}
-    scored: list[tuple[I64, dict[str, F64], F64]] = []
-    for finding in findings:
+
+    def score(finding: Finding) -> tuple[I64, dict[str, F64], F64]:
         if finding.verdict == "cleared":
             accounts = finding.members
             bits = evidence.bits(finding.members, accounts)
@@ -58,7 +59,9 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
                 for view, index in views.items()
             }
             bits["TIME"] = rhythm_bits(context.rhythm, finding.members, accounts)
-        scored.append((accounts, bits, mb.combine_views(bits)))
+        return accounts, bits, mb.combine_views(bits)
+
+    scored = each(score, findings)
     named = _named([total for _, _, total in scored], n * max(1, len(findings)))
     taken = np.zeros(n, bool)
     for finding in findings:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stillwatch.engine.aggregate import Aggregate
+from stillwatch.engine.aggregate import Aggregate, tally
+from stillwatch.engine.holders import grouped
 from stillwatch.engine.spool import Spool
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan.places import Places
@@ -263,9 +264,11 @@ class Collector:
         link_parts = [self._table(s.name, link.KINDS, rank) for s in link.BATCH_SIGNALS]
         link_parts += _account_keys(accounts, principals)
         form_parts = [self._table(s.name, form.KINDS, rank) for s in form.BATCH_SIGNALS]
-        form_parts.append(_family_rows(families, account, ts, "prompt_family"))
+        form_parts.append(_family_rows(families, account, ts, "prompt_family", n))
         systems = self._systems.finish(rank, n)
-        form_parts.append(_family_rows(systems.families, systems.account, systems.first_us, "system_family"))
+        form_parts.append(
+            _family_rows(systems.families, systems.account, systems.first_us, "system_family", n)
+        )
         activity, first_hour = self._activity(rank, n)
         declared = np.full(n, -1, np.int64)
         names = sorted(set(self._declared.values()))
@@ -309,7 +312,7 @@ class Collector:
 
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:
         group, key, count, first, last = self._tables.pop(name).rows()
-        return _Part(kinds.index(name), rank[group], key, count, first, last)
+        return _part(kinds.index(name), rank[group], key, count, first, last)
 
     def _activity(self, rank: I32, n: int) -> tuple[Activity, int]:
         group, hour, count, _, _ = self._hours.rows()
@@ -323,12 +326,20 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
+    """What one signal gives: accounts and keys, each pair once. `key` is a place in `names`, the different keys."""
+
     kind: int
     account: I32
-    key: U64
+    names: U64
+    key: I64 | I32
     count: I32
     first: I64
     last: I64
+
+
+def _part(kind: int, account: I32, key: U64, count: I32, first: I64, last: I64) -> _Part:
+    names, place = np.unique(key, return_inverse=True)
+    return _Part(kind, account, names, place, count, first, last)
 
 
 def part_sketch(batch: pa.RecordBatch, part: str) -> PartSketch:
@@ -337,12 +348,13 @@ def part_sketch(batch: pa.RecordBatch, part: str) -> PartSketch:
     return sketch_of(stored_or_text(column(batch, f"{part}_sketch"), texts))
 
 
-def _family_rows(families: Families, account: I32, ts: I64, kind: str) -> _Part:
-    table = Aggregate()
-    keys = mix(families.fingerprint, kind)
-    table.add(account[families.row], keys[families.family], ts[families.row])
-    group, key, count, first, last = table.rows()
-    return _Part(form.KINDS.index(kind), group, key, count, first, last)
+def _family_rows(families: Families, account: I32, ts: I64, kind: str, accounts: int) -> _Part:
+    who, family, count, first, last = tally(
+        account, ts, families.row, families.family, accounts, len(families)
+    )
+    held = np.bincount(family, minlength=len(families)) > 0
+    keys = mix(families.fingerprint[held], kind)
+    return _Part(form.KINDS.index(kind), who, keys, (np.cumsum(held) - 1)[family], count, first, last)
 
 
 def _account_keys(accounts: pa.Table | None, principals: list[str]) -> list[_Part]:
@@ -357,35 +369,34 @@ def _account_keys(accounts: pa.Table | None, principals: list[str]) -> list[_Par
         there = (place >= 0) & (keys != 0)
         kind = link.KINDS.index("address_block" if signal.name == "signup_block" else signal.name)
         zero = np.zeros(int(there.sum()), np.int64)
-        parts.append(_Part(kind, place[there], keys[there], np.ones(len(zero), np.int32), zero, zero))
+        parts.append(_part(kind, place[there], keys[there], np.ones(len(zero), np.int32), zero, zero))
     return parts
 
 
 def _key_table(parts: list[_Part], kinds: tuple[str, ...], accounts: int) -> KeyTable:
     """One table, sorted by (account, key); rows of one (account, key) from several signals are added up."""
     account = np.concatenate([p.account for p in parts])
-    key = np.concatenate([p.key for p in parts])
-    kind = np.concatenate([np.full(len(p.key), p.kind, np.uint8) for p in parts])
-    count = np.concatenate([p.count for p in parts]).astype(np.int64)
-    first = np.concatenate([p.first for p in parts])
-    last = np.concatenate([p.last for p in parts])
-    names, place, code = np.unique(key, return_index=True, return_inverse=True)
-    order = np.lexsort((code, account))
-    account, code = account[order], code[order]
-    start = np.flatnonzero(np.append(True, (account[1:] != account[:-1]) | (code[1:] != code[:-1])))
+    names, place, code = np.unique(
+        np.concatenate([p.names for p in parts]), return_index=True, return_inverse=True
+    )
+    kind = np.concatenate([np.full(len(p.names), p.kind, np.uint8) for p in parts])
+    bounds = np.cumsum([0, *(len(p.names) for p in parts)])
+    key = np.concatenate([code[b + p.key].astype(np.int32) for b, p in zip(bounds, parts, strict=False)])
+    # Two counting sorts, the second one stable: by account, then by key.
+    order = grouped(key, len(names))[0]
+    order = order[grouped(account[order], accounts)[0]]
+    account, key = account[order], key[order]
+    start = np.flatnonzero(np.append(True, (account[1:] != account[:-1]) | (key[1:] != key[:-1])))
     if len(order) == 0:
         start = np.zeros(0, np.int64)
-    never = np.iinfo(np.int64).max
-    early = np.where(first == 0, never, first)[order]
-    seen = np.minimum.reduceat(early, start) if len(start) else early
-    return KeyTable(
-        account[start].astype(np.int32),
-        code[start].astype(np.int32),
-        (np.add.reduceat(count[order], start) if len(start) else count).astype(np.int32),
-        np.where(seen == never, 0, seen),
-        np.maximum.reduceat(last[order], start) if len(start) else last,
-        names,
-        kind[place],
-        kinds,
-        accounts,
-    )
+    count = np.concatenate([p.count for p in parts])[order]
+    first = np.concatenate([p.first for p in parts])[order]
+    last = np.concatenate([p.last for p in parts])[order]
+    if len(start) < len(order):
+        never = np.iinfo(np.int64).max
+        count = np.add.reduceat(count.astype(np.int64), start).astype(np.int32)
+        first = np.minimum.reduceat(np.where(first == 0, never, first), start)
+        first[first == never] = 0
+        last = np.maximum.reduceat(last, start)
+        account, key = account[start], key[start]
+    return KeyTable(account, key, count, first, last, names, kind[place], kinds, accounts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +12,9 @@ from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
 from stillwatch.detect.keys import KeyIndex, build_index, without
-from stillwatch.detect.population import Strata, build_strata, seats_for, seeded, workers
+from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
 from stillwatch.detect.rhythm import Rhythm, build_rhythm
+from stillwatch.engine.threads import each
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.units import Units
@@ -290,6 +290,5 @@ def _public_keys(
 
     popular = np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0))
     public = np.zeros(index.n_keys, bool)
-    with ThreadPoolExecutor(workers()) as pool:
-        public[popular] = list(pool.map(alone, popular.tolist()))
+    public[popular] = each(alone, popular.tolist())
     return public

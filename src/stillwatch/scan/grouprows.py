@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from stillwatch.engine.holders import grouped
 from stillwatch.scan.collect import Reduced
 from stillwatch.views.base import I64
 
@@ -20,11 +18,11 @@ class GroupRows:
     def __init__(self, reduced: Reduced, honest_group: I64) -> None:
         self._reduced = reduced
         rows = reduced.rows
-        self._order, self._offsets = _grouped(rows.account, reduced.accounts)
+        self._order, self._offsets = grouped(rows.account, reduced.accounts)
         families = reduced.prompt_families
-        self._by_family, self._family_offsets = _grouped(families.family, len(families))
+        self._by_family, self._family_offsets = grouped(families.family, len(families))
         systems = reduced.systems
-        self._by_system, self._system_offsets = _grouped(systems.of_row, len(systems.account))
+        self._by_system, self._system_offsets = grouped(systems.of_row, len(systems.account))
         self.item, items = _dense(rows.item)
         """Dense code of each row's item."""
         self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
@@ -59,25 +57,6 @@ class GroupRows:
         """Rows of members in a group's own prompt and system families, by (part, family)."""
         found = {("prompt", f): self.of_family(f, member) for f in families.tolist()}
         return found | {("system", f): self.of_system(f, member) for f in systems.tolist()}
-
-
-@nb.njit(nogil=True, cache=True)
-def _grouped(code: Any, groups: int) -> Any:
-    """(places of the codes in order, where each group starts): a stable counting sort; codes below 0 are left out."""
-    offsets = np.zeros(groups + 1, np.int64)
-    for c in code:
-        if c >= 0:
-            offsets[c + 1] += 1
-    for g in range(groups):
-        offsets[g + 1] += offsets[g]
-    at = offsets.copy()
-    order = np.empty(offsets[groups], np.int64)
-    for i in range(len(code)):
-        c = code[i]
-        if c >= 0:
-            order[at[c]] = i
-            at[c] += 1
-    return order, offsets
 
 
 def _dense(values: npt.NDArray[np.uint64]) -> tuple[I64, int]:

@@ -14,7 +14,7 @@ from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
 from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover
-from stillwatch.detect.population import workers
+from stillwatch.engine.threads import each, workers
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.grouprows import GroupRows
@@ -146,9 +146,8 @@ def grown(context: Context, coordinated: list[Finding], able: Bool, progress: Pr
             finding = replace(origin, recruits=joined, merged=count, candidate=size, alike=like)
             out.append((origin, replace(finding, members=np.union1d(members, joined))))
     # For the reader, every view; the q stands.
-    with ThreadPoolExecutor(workers()) as threads:
-        tested = threads.map(lambda pair: in_every_view(context, pair[0]), out)
-        return [replace(finding, tested=views) for (_, finding), views in zip(out, tested, strict=True)]
+    tested = each(lambda pair: in_every_view(context, pair[0]), out)
+    return [replace(finding, tested=views) for (_, finding), views in zip(out, tested, strict=True)]
 
 
 def in_every_view(context: Context, candidate: Finding) -> list[cf.Tested]:

@@ -21,8 +21,8 @@ import numpy as np
 from stillwatch.detect import members as mb
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.detect.keys import KeyIndex
-from stillwatch.detect.population import workers
 from stillwatch.detect.rhythm import Rhythm, rhythm_bits
+from stillwatch.engine.threads import workers
 from stillwatch.views.base import F64, I32, I64
 
 ROUNDS = 4

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,8 @@ def skeletons(log: Log, reduced: Reduced, groups: Iterable[tuple[I64, Sequence[H
     log of sketches, inputs that changed meanwhile) has none.
     """
     groups = list(groups)
-    rows = _rows(reduced, {name for _, held in groups for name in held})
+    names = {name for _, held in groups for name in held}
+    rows, keys = _rows(reduced, names), _keys(reduced, names)
     chosen: dict[Held, set[int]] = {}
     for members, held in groups:
         inside = np.zeros(reduced.accounts, bool)
@@ -95,15 +96,15 @@ def skeletons(log: Log, reduced: Reduced, groups: Iterable[tuple[I64, Sequence[H
     wanted: dict[tuple[int, int], list[tuple[Held, int]]] = {}
     for name in sorted(chosen):
         members = np.array(sorted(chosen[name]), np.int64)
-        for account, counted in _fullest(reduced, name, *rows[name], members):
+        for account, counted in _fullest(reduced, name, keys[name], *rows[name], members):
             for place in zip(*(part.tolist() for part in reduced.places.of(counted)), strict=True):
                 wanted.setdefault(place, []).append((name, account))
-    texts = _read(log, wanted)
+    texts: dict[Held, list[bytes]] = {}
+    for (name, _), written in sorted(_read(log, wanted).items()):
+        texts.setdefault(name, []).append(written)
     out: dict[Held, str] = {}
     for name in sorted(chosen):
-        families = _families(reduced, name[0])
-        found = [texts[key] for key in sorted(texts) if key[0] == name]
-        text = skeleton(found, families.key[families.key_family == name[1]])
+        text = skeleton(texts.get(name, []), keys[name])
         if text is not None:
             out[name] = text
     return out
@@ -115,27 +116,47 @@ def _families(reduced: Reduced, part: str) -> Families:
 
 def _rows(reduced: Reduced, names: set[Held]) -> dict[Held, tuple[I64, I64]]:
     """(element, account) of the rows of each family; an element is a counted row, or one account's system prompt."""
+    owners = {"prompt": reduced.rows.account, "system": reduced.systems.account}
     out: dict[Held, tuple[I64, I64]] = {}
-    for part, owners in (("prompt", reduced.rows.account), ("system", reduced.systems.account)):
+    for part, owner in owners.items():
         families = _families(reduced, part)
-        numbers = np.array(sorted(number for p, number in names if p == part), np.int64)
-        picked = np.flatnonzero(np.isin(families.family, numbers))
-        order = picked[np.argsort(families.family[picked], kind="stable")]
-        bounds = np.searchsorted(families.family[order], np.append(numbers, np.iinfo(np.int32).max))
-        for i, number in enumerate(numbers.tolist()):
-            element = families.row[order[bounds[i] : bounds[i + 1]]]
-            out[part, number] = (element, owners[element].astype(np.int64))
+        for number, places in _places(families.family, len(families), {n for p, n in names if p == part}):
+            element = families.row[places]
+            out[part, number] = (element, owner[element].astype(np.int64))
     return out
 
 
-def _fullest(reduced: Reduced, name: Held, element: I64, owner: I64, members: I64) -> list[tuple[int, I64]]:
+def _keys(reduced: Reduced, names: set[Held]) -> dict[Held, U64]:
+    """Postings of each family, sorted."""
+    out: dict[Held, U64] = {}
+    for part in ("prompt", "system"):
+        families = _families(reduced, part)
+        for number, places in _places(families.key_family, len(families), {n for p, n in names if p == part}):
+            out[part, number] = families.key[places]
+    return out
+
+
+def _places(codes: npt.NDArray[np.int32], count: int, wanted: set[int]) -> Iterator[tuple[int, I64]]:
+    """Where each of the `wanted` codes, all below `count`, stands, in order."""
+    numbers = np.array(sorted(wanted), np.int64)
+    chosen = np.zeros(count, bool)
+    chosen[numbers] = True
+    picked = np.flatnonzero(chosen[codes])
+    order = picked[np.argsort(codes[picked], kind="stable")]
+    bounds = np.searchsorted(codes[order], np.append(numbers, np.iinfo(np.int32).max))
+    for i, number in enumerate(numbers.tolist()):
+        yield number, order[bounds[i] : bounds[i + 1]]
+
+
+def _fullest(
+    reduced: Reduced, name: Held, keys: U64, element: I64, owner: I64, members: I64
+) -> list[tuple[int, I64]]:
     """(account, counted rows) of the members whose rows hold most of the family's postings, at most `CHOSEN`.
 
     One row of each account: its fullest, then its earliest. Rows that tie are all taken, for their order in the log
     must not matter.
     """
-    part, number = name
-    families = _families(reduced, part)
+    part, _ = name
     keep = np.isin(owner, members)
     element, owner = element[keep], owner[keep]
     if part == "prompt":
@@ -144,7 +165,7 @@ def _fullest(reduced: Reduced, name: Held, element: I64, owner: I64, members: I6
     else:
         ts, item = reduced.systems.first_us[element], np.zeros(len(element), np.uint64)
         offsets, values = reduced.systems.offsets, reduced.systems.postings
-    hits = _hits(element, offsets, values, families.key[families.key_family == number])
+    hits = _hits(element, offsets, values, keys)
     order = np.lexsort((item, ts, -hits, owner))
     best = order[np.append(True, np.diff(owner[order]) != 0)]
     out = []

@@ -14,7 +14,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from stillwatch.sketch.fold import CJK, DIGIT, MATH_FIRST, MATH_LAST, POINT, QUOTE, SEPARATOR
+from stillwatch.sketch.fold import CJK, DIGIT, DROP, MATH_FIRST, MATH_LAST, POINT, QUOTE, SEPARATOR
 
 _U = np.uint64
 _START = _U(0xCBF29CE484222325)
@@ -120,7 +120,33 @@ def tokens_of(
     script = np.zeros(6, np.int64)
     at = begin
     while at <= stop:
-        if at < stop:
+        ended = False
+        if run == 0 and at < stop and data[at] < 0x80 and (plane[data[at]] & POINT) > SEPARATOR:
+            # Nearly every character is a plain letter or digit inside a word; the rest of the loop would do the same.
+            if length == 0:
+                start = at
+            first = at
+            numbers = 0
+            folded = np.int64(plane[data[at]])
+            while (folded & POINT) > SEPARATOR:
+                h = (h ^ _U(folded & POINT)) * _PRIME
+                numbers += (folded & DIGIT) != 0
+                at += 1
+                if at == stop:
+                    break
+                if data[at] >= 0x80:
+                    folded = np.int64(DROP)
+                    break
+                folded = np.int64(plane[data[at]])
+            length += at - first
+            digits |= numbers > 0
+            script[1] += at - first - numbers
+            if at < stop and folded != SEPARATOR:
+                continue
+            ended = True
+        if ended:
+            folded, taken = np.int64(SEPARATOR), 1
+        elif at < stop:
             point, taken = _decode(data, at, stop)
             folded = _fold(point, plane, math)
         else:
@@ -214,16 +240,15 @@ def sketch_rows(data: Any, offsets: Any, plane: Any, math: Any) -> Any:
                 if letters[s] > letters[best]:
                     best = s
             script[row] = best if letters[best] > 0 else 0
-            h = _U(count)
-            for i in range(count):
-                h = _stir(h * _A + scratch[i])
-            exact[row] = h if h != _U(0) else _U(1)
             mask[row] = masked if masked != _U(0) else _U(1)
             if used + count + 1 > len(post):
                 bigger = np.empty(2 * (used + count + 1), np.uint64)
                 bigger[:used] = post[:used]
                 post = bigger
+            h = _U(count)
             if count < 3:
+                for i in range(count):
+                    h = _stir(h * _A + scratch[i])
                 post[used] = shingle(scratch[0], scratch[count - 1] if count > 1 else _U(0), _U(count))
                 used += 1
             else:
@@ -231,9 +256,11 @@ def sketch_rows(data: Any, offsets: Any, plane: Any, math: Any) -> Any:
                 level[row] = depth
                 limit = _U((1 << 24) >> depth)
                 for i in range(count - 2):
+                    h = _stir(h * _A + scratch[i])
                     p = shingle(scratch[i], scratch[i + 1], scratch[i + 2])
-                    if (p >> _U(SELECT_SHIFT)) < limit:
-                        post[used] = p
-                        used += 1
+                    post[used] = p
+                    used += (p >> _U(SELECT_SHIFT)) < limit
+                h = _stir(_stir(h * _A + scratch[count - 2]) * _A + scratch[count - 1])
+            exact[row] = h if h != _U(0) else _U(1)
         post_offsets[row + 1] = used
     return exact, mask, level, tokens, script, post_offsets, post[:used].copy()

@@ -26,7 +26,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from stillwatch.engine.holders import held_values, mixed
+from stillwatch.engine.holders import RECENT, Holdings, count_holders, grouped, holdings, mixed, weights
+from stillwatch.engine.threads import cuts, each, workers
 from stillwatch.views.base import I32, I64, U64
 
 MIN_HOLDERS = 5
@@ -64,70 +65,99 @@ class Families:
 
 @nb.njit(nogil=True, cache=True)
 def _lookup(keys: Any, size: int) -> Any:
+    """Hash table of the keys: slot s holds a key and its index in the words 2s and 2s+1; a key of 0 is none."""
     mask = _U(size - 1)
-    table = np.full(size, -1, np.int32)
+    table = np.zeros(2 * size, np.uint64)
     for i in range(len(keys)):
-        s = mixed(keys[i]) & mask
-        while table[s] != -1:
-            s = (s + _U(1)) & mask
-        table[s] = i
+        s = np.int64(mixed(keys[i]) & mask)
+        while table[2 * s] != _U(0):
+            s = np.int64(_U(s + 1) & mask)
+        table[2 * s] = keys[i]
+        table[2 * s + 1] = i
     return table
 
 
 @nb.njit(nogil=True, cache=True)
-def _find(value: Any, keys: Any, table: Any) -> int:
-    mask = _U(len(table) - 1)
-    s = mixed(value) & mask
-    while table[s] != -1:
-        if keys[table[s]] == value:
-            return table[s]
-        s = (s + _U(1)) & mask
-    return -1
+def _keep(first: int, end: int, offsets: Any, values: Any, table: Any, kept: Any, length: Any) -> None:
+    """The kept postings of the rows first..end-1 as indices of keys, in document order.
+
+    Row r has them in `kept[offsets[r]:offsets[r]+length[r]]`.
+    """
+    mask = _U(len(table) // 2 - 1)
+    slots = np.empty(1 << 10, np.int64)
+    there = np.empty(1 << 10, np.uint64)
+    for row in range(first, end):
+        begin, n = offsets[row], offsets[row + 1] - offsets[row]
+        if n > len(slots):
+            slots, there = np.empty(2 * n, np.int64), np.empty(2 * n, np.uint64)
+        # All slots of a row are fetched before one is looked at: the cache misses wait for each other otherwise.
+        for j in range(n):
+            s = np.int64(mixed(values[begin + j]) & mask)
+            slots[j] = s
+            there[j] = table[2 * s]
+        at = begin
+        for j in range(n):
+            value, s, found = values[begin + j], slots[j], there[j]
+            while found != value and found != _U(0):
+                s = np.int64(_U(s + 1) & mask)
+                found = table[2 * s]
+            kept[at] = np.int32(table[2 * s + 1])
+            at += found != _U(0)
+        length[row] = at - begin
 
 
 @nb.njit(nogil=True, cache=True)
-def _kept_rows(offsets: Any, values: Any, keys: Any, table: Any) -> Any:
-    """The kept postings of each row as indices into `keys`, in document order."""
-    n = len(offsets) - 1
-    out_offsets = np.zeros(n + 1, np.int64)
-    out = np.empty(1 << 16, np.int32)
-    used = 0
-    for row in range(n):
-        for j in range(offsets[row], offsets[row + 1]):
-            index = _find(values[j], keys, table)
-            if index >= 0:
-                if used == len(out):
-                    bigger = np.empty(len(out) * 2, np.int32)
-                    bigger[:used] = out
-                    out = bigger
-                out[used] = index
-                used += 1
-        out_offsets[row + 1] = used
-    return out_offsets, out[:used]
+def _pairs(
+    order: Any,
+    starts: Any,
+    first: int,
+    end: int,
+    offsets: Any,
+    length: Any,
+    kept: Any,
+    holders: Any,
+    window: int,
+    balance: float,
+) -> Any:
+    """Neighbouring kept postings as one uint64 (smaller index, larger index): (ends, pairs) as in `Holdings`.
 
-
-@nb.njit(nogil=True, cache=True)
-def _pairs(offsets: Any, kept: Any, window: int) -> Any:
-    """Neighbouring kept postings as one uint64 (smaller index, larger index), per row."""
-    n = len(offsets) - 1
-    out_offsets = np.zeros(n + 1, np.int64)
-    out = np.empty(max(1, len(kept) * window), np.uint64)
+    Pairs whose holders are not balanced merge nothing and are left out, and so is most of what an account repeats.
+    """
+    room = 0
+    longest = 0
+    for i in range(starts[first], starts[end]):
+        room += window * length[order[i]]
+        longest = max(longest, length[order[i]])
+    out = np.empty(room, np.uint64)
+    ends = np.empty(end - first, np.int64)
+    recent = np.zeros(2 * RECENT, np.uint64)
+    held = np.empty(longest, np.float64)
+    pairs = np.empty(window * longest + 1, np.uint64)
     used = 0
-    for row in range(n):
-        for i in range(offsets[row], offsets[row + 1]):
+    for account in range(first, end):
+        owner = _U(account + 1)
+        for r in range(starts[account], starts[account + 1]):
+            row = order[r]
+            begin, n = offsets[row], length[row]
+            for i in range(n):
+                held[i] = holders[kept[begin + i]]
+            # First all pairs of a row without a branch, then those that fit: few do, and which is anybody's guess.
+            fits = 0
             for step in range(1, window + 1):
-                j = i + step
-                if j >= offsets[row + 1]:
-                    break
-                a, b = kept[i], kept[j]
-                if a == b:
-                    continue
-                if a > b:
-                    a, b = b, a
-                out[used] = (_U(a + 1) << _U(32)) | _U(b + 1)
-                used += 1
-        out_offsets[row + 1] = used
-    return out_offsets, out[:used]
+                for i in range(n - step):
+                    a, b = kept[begin + i], kept[begin + i + step]
+                    pairs[fits] = (_U(min(a, b) + 1) << _U(32)) | _U(max(a, b) + 1)
+                    one, other = held[i], held[i + step]
+                    fits += (a != b) & (one >= balance * other) & (other >= balance * one)
+            for i in range(fits):
+                pair = pairs[i]
+                s = np.int64(mixed(pair) & _U(RECENT - 1))
+                out[used] = pair
+                used += (recent[2 * s] != pair) | (recent[2 * s + 1] != owner)
+                recent[2 * s] = pair
+                recent[2 * s + 1] = owner
+        ends[account - first] = used
+    return ends, out[:used]
 
 
 @nb.njit(nogil=True, cache=True)
@@ -157,23 +187,24 @@ def _union(pairs: Any, together: Any, holders: Any, pair_share: float, balance: 
 
 
 @nb.njit(nogil=True, cache=True)
-def _assign(offsets: Any, kept: Any, key_family: Any, visible: Any, level: Any) -> Any:
-    """(row, family) where half of the family's visible postings occur in the row, or enough of them."""
-    families = visible.shape[0]
-    hits = np.zeros(families, np.int32)
+def _assign(
+    first: int, end: int, offsets: Any, length: Any, kept: Any, key_family: Any, need: Any, level: Any
+) -> Any:
+    """(row, family) of the rows first..end-1 that hold at least `need[level, family]` of a family's postings."""
+    hits = np.zeros(need.shape[1], np.int32)
     touched = np.empty(1 << 12, np.int32)
-    seen = np.full(len(key_family), -1, np.int64)
+    seen = np.full(len(key_family), -1, np.int32)
     rows = np.empty(1 << 16, np.int64)
     names = np.empty(1 << 16, np.int32)
     used = 0
-    for row in range(len(offsets) - 1):
+    for row in range(first, end):
         count = 0
-        for i in range(offsets[row], offsets[row + 1]):
+        for i in range(offsets[row], offsets[row] + length[row]):
             key = kept[i]
             family = key_family[key]
-            if family < 0 or seen[key] == row:
+            if family < 0 or seen[key] == row - first:
                 continue
-            seen[key] = row
+            seen[key] = row - first
             if hits[family] == 0:
                 if count == len(touched):
                     more = np.empty(len(touched) * 2, np.int32)
@@ -182,19 +213,16 @@ def _assign(offsets: Any, kept: Any, key_family: Any, visible: Any, level: Any) 
                 touched[count] = family
                 count += 1
             hits[family] += 1
+        if used + count > len(rows):
+            more_rows = np.empty((used + count) * 2, np.int64)
+            more_rows[:used] = rows[:used]
+            rows = more_rows
+            more_names = np.empty((used + count) * 2, np.int32)
+            more_names[:used] = names[:used]
+            names = more_names
         for i in range(count):
             family = touched[i]
-            there = visible[family, level[row]]
-            need = 1 if there <= 1 else max(2, (there + 1) // 2)
-            need = min(need, max(LEAST_ENOUGH, ENOUGH >> level[row]))
-            if hits[family] >= need:
-                if used == len(rows):
-                    more_rows = np.empty(used * 2, np.int64)
-                    more_rows[:used] = rows
-                    rows = more_rows
-                    more_names = np.empty(used * 2, np.int32)
-                    more_names[:used] = names
-                    names = more_names
+            if hits[family] >= need[level[row], family]:
                 rows[used] = row
                 names[used] = family
                 used += 1
@@ -219,16 +247,25 @@ def find_families(
     `account` int32 (rows,), `offsets` int64 (rows+1,) and `values` uint64: the postings of each row in
     document order, as `PartSketch` gives them; `level` uint8 (rows,): their selection level.
     """
-    order = np.argsort(account, kind="stable")
+    order, starts = grouped(account, accounts)
+    weight = weights(order, starts, offsets)
     most = max(MIN_HOLDERS, int(accounts * MAX_SHARE))
-    key, holders = held_values(order, account, offsets, values, MIN_HOLDERS, most)
+    key, holders = count_holders(holdings(order, starts, weight, offsets, values), MIN_HOLDERS, most)
+    rank = np.argsort(key)
+    key, holders = key[rank], holders[rank]
     none = np.zeros(0, np.int64)
     if len(key) == 0:
         return Families(key, np.zeros(0, np.int32), np.zeros(0, np.uint64), none, np.zeros(0, np.int32))
-    size = 1 << max(4, (2 * len(key)).bit_length())
-    kept_offsets, kept = _kept_rows(offsets, values, key, _lookup(key, size))
-    pair_offsets, pair_values = _pairs(kept_offsets, kept, WINDOW)
-    pair, together = held_values(order, account, pair_offsets, pair_values, MIN_HOLDERS, most)
+    table = _lookup(key, 1 << max(4, (2 * len(key)).bit_length()))
+    # Kept postings stand where the row's postings stand, so that threads need not wait for each other.
+    kept, length = np.empty(int(offsets[-1]), np.int32), np.zeros(len(account), np.int32)
+    each(lambda p: _keep(*p, offsets, values, table, kept, length), cuts(offsets, workers()))
+
+    def pairs(bounds: tuple[int, int]) -> Holdings:
+        found = _pairs(order, starts, *bounds, offsets, length, kept, holders, WINDOW, BALANCE)
+        return Holdings(bounds[0], *found)
+
+    pair, together = count_holders(each(pairs, cuts(weight, workers())), MIN_HOLDERS, most)
     root = _union(pair, together, holders, PAIR_SHARE, BALANCE)
     members = np.bincount(root, minlength=len(root))
     roots = np.flatnonzero(members >= 2)
@@ -236,12 +273,18 @@ def find_families(
     number[roots] = np.arange(len(roots), dtype=np.int32)
     key_family = number[root]
     levels = selection_level(key)
-    visible = np.zeros((len(roots), LEVELS), np.int32)
+    need = np.zeros((LEVELS, len(roots)), np.int32)
     inside = key_family >= 0
     for step in range(LEVELS):
         chosen = inside & (levels >= step)
-        visible[:, step] = np.bincount(key_family[chosen], minlength=len(roots))
-    row, family = _assign(kept_offsets, kept, key_family, visible, np.minimum(level, LEVELS - 1))
+        visible = np.bincount(key_family[chosen], minlength=len(roots))
+        half = np.where(visible <= 1, 1, np.maximum(2, (visible + 1) // 2))
+        need[step] = np.minimum(half, max(LEAST_ENOUGH, ENOUGH >> step))
+    level = np.minimum(level, LEVELS - 1)
+    found = each(
+        lambda p: _assign(*p, offsets, length, kept, key_family, need, level), cuts(offsets, workers())
+    )
+    row, family = (np.concatenate([part[i] for part in found]) for i in range(2))
     return Families(key[inside], key_family[inside], key[roots], row, family)
 
 
