@@ -92,17 +92,7 @@ def _group(results: Results, group: Group) -> str:
 
 
 def _claim(claim: Claim) -> list[str]:
-    numbers = []
-    if claim.p is not None:
-        numbers.append(f"p = {words.p_value(claim.p)}")
-    if claim.q is not None:
-        numbers.append(f"q = {words.p_value(claim.q)}")
-    if claim.p is not None:
-        numbers.append(f"{words.bits(words.p_bits(claim.p))} bits")
-    if claim.p_min:
-        numbers.append(f"smallest possible p {words.p_value(claim.p_min)}")
-    if claim.references is not None:
-        numbers.append(words.plural(claim.references, "reference"))
+    numbers = words.claim_numbers(claim, smallest=True)
     answer = "yes" if claim.holds else "not shown"
     lines = [f"  {words.CLAIMS.get(claim.name, claim.name)} {answer}", _wrapped(claim.text, 6)]
     return lines + ([f"      {', '.join(numbers)}"] if numbers else [])

@@ -65,15 +65,7 @@ def _title(group: Group) -> str:
 
 
 def _claim(claim: Claim) -> str:
-    numbers = []
-    if claim.p is not None:
-        numbers.append(f"p = {words.p_value(claim.p)}")
-    if claim.q is not None:
-        numbers.append(f"q = {words.p_value(claim.q)}")
-    if claim.p is not None:
-        numbers.append(f"{words.bits(words.p_bits(claim.p))} bits")
-    if claim.references is not None:
-        numbers.append(words.plural(claim.references, "reference"))
+    numbers = words.claim_numbers(claim)
     answer = "Yes" if claim.holds else "Not shown"
     return (
         f"<div class='claim{' yes' if claim.holds else ''}'>"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import date
 
-from stillwatch.schema.results import Group
+from stillwatch.schema.results import Claim, Group
 
 WHY = {
     "one_view": "seen by one view only",
@@ -84,6 +84,22 @@ def bits(value: float) -> str:
     """Bits with a sign that is a minus, not a hyphen."""
     text = f"{abs(value):,.0f}" if abs(value) >= 100 else f"{abs(value):.1f}"
     return f"−{text}" if value < 0 and text != "0.0" else text
+
+
+def claim_numbers(claim: Claim, *, smallest: bool = False) -> list[str]:
+    """What a claim rests on: p, q, bits, references; `smallest` adds the least p that the test can reach."""
+    numbers = []
+    if claim.p is not None:
+        numbers.append(f"p = {p_value(claim.p)}")
+    if claim.q is not None:
+        numbers.append(f"q = {p_value(claim.q)}")
+    if claim.p is not None:
+        numbers.append(f"{bits(p_bits(claim.p))} bits")
+    if smallest and claim.p_min:
+        numbers.append(f"smallest possible p {p_value(claim.p_min)}")
+    if claim.references is not None:
+        numbers.append(plural(claim.references, "reference"))
+    return numbers
 
 
 def share(count: int, total: int) -> str:
