@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +23,21 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """All that msgspec raises for hostile bytes."""
 
 _decode = msgspec.json.Decoder().decode
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """No search for reference cycles inside: decoded JSON has none, and a block's many objects set off dozens.
+
+    Never to be held across a `yield`: the caller's own objects may need it.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,8 @@ def decode_block(block: Block, decoder: msgspec.json.Decoder[T]) -> Piece[T]:
     offsets = block.starts + block.base
     decode = decoder.decode
     try:
-        return Piece([decode(text) for text in texts], texts, block.rows, offsets, broken)
+        with collection_paused():
+            return Piece([decode(text) for text in texts], texts, block.rows, offsets, broken)
     except DECODE_ERRORS:
         pass
     objects: list[T] = []

@@ -12,7 +12,7 @@ import numpy as np
 
 from stillwatch.ingest.bodies import Columns
 from stillwatch.ingest.mapping import batch_of
-from stillwatch.ingest.objects import DECODE_ERRORS, Piece, why
+from stillwatch.ingest.objects import DECODE_ERRORS, Piece, collection_paused, why
 from stillwatch.ingest.registry import Broken, Owner, RawBatch, ReadOptions
 from stillwatch.ingest.rules import Rule, rules_from
 
@@ -42,32 +42,44 @@ def batches(
     """
     rules = list(rules_from(options.overrides).values())
     for piece in pieces:
-        found: list[Columns] = []
-        ruled: list[list[Any]] = []
-        out: dict[int, Unfit | None] = {}
-        for index, row in enumerate(piece.objects):
-            try:
-                columns = columns_of(row)
-                if columns is None:
-                    out[index] = None
-                    continue
-                if rules:
-                    ruled.append(_ruled(rules, piece.texts[index]))
-                found.append(columns)
-            except Unfit as error:
-                out[index] = error
-        piece = _without(piece, out) if out else piece
-        values: dict[str, Sequence[Any]] = {}
-        for name in sorted(set().union(*found)):
-            values[name] = _column(name, found)
-        for place, rule in enumerate(rules):
-            values[rule.target] = [own[place] for own in ruled]
-        batch = batch_of(values, piece.rows, piece.offsets, piece.broken)
-        passed = sum(error is None for error in out.values())
-        batch = replace(batch, passed=passed) if passed else batch
-        if "account_id" not in options.overrides:
-            batch.owners.extend(owner for owner in map(owner_of, piece.objects) if owner is not None)
+        with collection_paused():
+            batch = _batch(piece, options, rules, columns_of, owner_of)
         yield batch
+
+
+def _batch(
+    piece: Piece[T],
+    options: ReadOptions,
+    rules: Sequence[Rule],
+    columns_of: Callable[[T], Columns | None],
+    owner_of: Callable[[T], Owner | None],
+) -> RawBatch:
+    found: list[Columns] = []
+    ruled: list[list[Any]] = []
+    out: dict[int, Unfit | None] = {}
+    for index, row in enumerate(piece.objects):
+        try:
+            columns = columns_of(row)
+            if columns is None:
+                out[index] = None
+                continue
+            if rules:
+                ruled.append(_ruled(rules, piece.texts[index]))
+            found.append(columns)
+        except Unfit as error:
+            out[index] = error
+    piece = _without(piece, out) if out else piece
+    values: dict[str, Sequence[Any]] = {}
+    for name in sorted(set().union(*found)):
+        values[name] = _column(name, found)
+    for place, rule in enumerate(rules):
+        values[rule.target] = [own[place] for own in ruled]
+    batch = batch_of(values, piece.rows, piece.offsets, piece.broken)
+    passed = sum(error is None for error in out.values())
+    batch = replace(batch, passed=passed) if passed else batch
+    if "account_id" not in options.overrides:
+        batch.owners.extend(owner for owner in map(owner_of, piece.objects) if owner is not None)
+    return batch
 
 
 def _column(name: str, found: Sequence[Columns]) -> list[Any]:
