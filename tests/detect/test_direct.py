@@ -61,11 +61,14 @@ def test_scripted_sign_ups_are_seen_and_a_viral_day_is_not() -> None:
     people = 20_000 * DAY_US + rng.integers(0, 30, 5000) * DAY_US + rng.integers(0, DAY_US, 5000)
     launch = 20_010 * DAY_US + np.clip(rng.normal(0.7, 0.05, 600), 0, 0.99) * DAY_US
     script = (
-        20_012 * DAY_US + np.repeat(rng.integers(0, DAY_US, 5), 8) + np.tile(np.arange(8) * 40_000_000, 5)
+        np.repeat((20_012 + np.arange(5)) * DAY_US + rng.integers(0, DAY_US - 400_000_000, 5), 8)
+        + np.tile(np.arange(8), 5) * 40_000_000
     )
-    created = np.concatenate([people, launch, script]).astype(np.int64)
+    lesson = 20_014 * DAY_US + rng.integers(0, 900_000_000, 30)
+    created = np.concatenate([people, launch, script, lesson]).astype(np.int64)
     kind = np.zeros(len(created), np.int64)
     assert signup_batch(created, kind, np.arange(5600, 5640)).p < 1e-6
+    assert signup_batch(created, kind, np.arange(5640, 5670)).p == 1.0, "one session is no script"
     assert signup_batch(created, kind, np.arange(5000, 5100)).p > 1e-3
     assert signup_batch(created, kind, np.arange(0, 100)).p > 1e-3
 
@@ -77,6 +80,10 @@ def test_hot_standby_is_seen_and_chance_is_not() -> None:
     zero = np.zeros(40, np.int64)
     members = np.arange(40)
     assert takeover(begin, end, zero, members, 14 * DAY_US, 0).p < 1e-6
+    # Within a launch's hour people come and go all the time.
+    come = 5 * DAY_US + np.sort(np.abs(rng.normal(0, 2_000_000_000, 40)).astype(np.int64))
+    go = come + rng.integers(60_000_000, 1_200_000_000, 40)
+    assert takeover(come, go, zero, members, 14 * DAY_US, 0).p > 1e-4
     chance = rng.integers(2 * DAY_US, 10 * DAY_US, 40)
     assert takeover(chance, end, zero, members, 14 * DAY_US, 0).p > 1e-3
 

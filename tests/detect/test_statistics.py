@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stillwatch.detect.confirm import benjamini_hochberg, keys_against_null, tail_p
-from stillwatch.detect.explain import benchmark, burst, classroom, openness, web
+from stillwatch.detect.explain import benchmark, classroom, openness, web
 from stillwatch.detect.keys import KeyIndex, build_index
 from stillwatch.detect.members import background, combine_views, e_benjamini_hochberg, key_bits
 from stillwatch.detect.population import build_strata, seats_for
@@ -106,15 +106,6 @@ def test_a_stock_of_addresses_is_one_web_and_teams_are_many() -> None:
         index = build_index(account, key, np.ones(len(key), np.int32), crowd, 1100)
         assert low <= web(index, members) <= high
     assert web(index, rng.choice(crowd, 40, replace=False)) <= 0.2
-
-
-def test_who_signs_up_and_begins_at_once_is_told_from_accounts_that_were_laid_in() -> None:
-    hour = 3_600_000_000
-    created = 1_000 * hour + np.arange(20) * 60_000_000
-    assert burst(created, created + hour) == 1.0
-    assert burst(created, created + 100 * hour) == 0.0
-    assert burst(np.arange(1, 21) * 24 * hour, np.arange(1, 21) * 24 * hour + 1) == 0.05
-    assert burst(np.zeros(20, np.int64), created) == 0.0
 
 
 def test_a_wording_that_only_the_group_uses_counts_in_a_large_group_too() -> None:

@@ -120,6 +120,35 @@ def honest_crowds(world: World) -> None:
                 account, f"Write a playful social media post for our client {client} about {world.ask()}"
             )
 
+    # A school: 15 laptops, four exits, signed up in lessons of one morning.
+    exits = [world.block() for _ in range(4)]
+    for number in range(60):
+        created = int(START - 6 * DAY + (8 + 2 * (number % 3)) * HOUR + rng.integers(0, HOUR // 2))
+        account = world.account(
+            "school",
+            created_at=created,
+            device_fp=f"laptop{rng.integers(0, 15)}",
+            payment_fp=None,
+            ips=[world.at(str(rng.choice(exits))) for _ in range(2)],
+            zone=1,
+        )
+        for day in (1, 3, 8, 10):
+            text = f"For my project in class, explain the topic below and ask me two questions: {world.ask()}"
+            world.exchange(account, text, int(START + day * DAY + 8 * HOUR + rng.integers(0, HOUR)))
+    # A department with shared cards, and a franchise whose tills have one image.
+    for number in range(50):
+        account = world.account("department", payment_fp=f"department{number % 6}", zone=-5)
+        for _ in range(world.some(16)):
+            world.exchange(
+                account, f"Draft a press note in the house style, facts first, no superlatives: {world.ask()}"
+            )
+    for number in range(25):
+        account = world.account("franchise", device_fp=f"till{number % 4}", referral="franchise", zone=0)
+        for _ in range(world.some(15)):
+            world.exchange(
+                account, f"Reply to this review of our branch in the tone of the brand: {world.ask()}"
+            )
+
 
 def operations(world: World) -> None:
     """Operations that hide, each in another way."""
@@ -224,10 +253,13 @@ def test_no_honest_crowd_is_a_campaign(seed: int, tmp_path: Path) -> None:
 def test_operations_are_named_and_nobody_else(seed: int, tmp_path: Path) -> None:
     world = World(seed)
     operations(world)
-    named = _named(_scan(world, tmp_path), world, "campaign")
+    found = _scan(world, tmp_path)
+    named = _named(found, world, "campaign")
+    assert _named(found, world, "lead")["system prompt"] >= 40
     everybody = Counter(world.kind_of.values())
     assert named["individual"] + named["verified"] <= 0.01 * named.total()
-    kinds = ("queue", "relay", "slow and wide", "chinese", "system prompt", "large")
+    # The operation of which only cards and addresses speak is a lead: a department's cards look like that.
+    kinds = ("queue", "relay", "slow and wide", "chinese", "large")
     share = {kind: named[kind] / everybody[kind] for kind in kinds}
     assert np.mean(list(share.values())) >= 0.9, share
     assert min(share.values()) >= 0.5, share

@@ -43,7 +43,7 @@ DIRECT_WORDS = {
     "handover": "{observed} pairs of accounts continued each other's conversations where {expected:.2g} would by "
     "chance.",
     "signup_batch": "{observed} sign-ups came within five minutes of the one before, with one class of mail address, "
-    "where {expected:.1f} would on those days.",
+    "where {expected:.1f} would on those days; the busiest day is left out.",
     "takeover": "{observed} accounts began within two minutes of another's end or ban, where {expected:.1f} would by "
     "chance.",
 }
@@ -51,10 +51,6 @@ DIRECT_WORDS = {
 TEAMS_WORDS = (
     "Sign-ups are all that points at one director: besides them, {:.0f} % of the members, at most, hang together by "
     "addresses, cards, devices or mail. People who came together, for an event, look like that."
-)
-AT_ONCE_WORDS = (
-    "{:.0f} % of the members signed up within three hours and began within a day, and few share a card or a device: "
-    "people of one town or campus who came together, for an event, share addresses too."
 )
 
 VIEW_WORDS = {

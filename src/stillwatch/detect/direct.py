@@ -18,8 +18,8 @@ from stillwatch.detect.population import I64, Bool
 
 SIGNUP_WITHIN_US = 5 * 60 * 1_000_000
 TAKEOVER_WITHIN_US = 120 * 1_000_000
-LOCAL_US = 2 * 3_600_000_000
-"""Half-width of the window from which the local rate of endings is read."""
+LOCAL_US = 15 * 60 * 1_000_000
+"""Half-width of the window from which the local rate of endings is read: within a launch's hour rates change."""
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
 LEAST_HANDOVERS = 2
@@ -113,7 +113,9 @@ def signup_batch(created_us: I64, mail_class: I64, members: I64) -> Direct:
     """Opened by a script? Given the day and the mail class, sign-ups follow the population's hours of that day.
 
     `created_us` int64 (accounts,), 0 where unknown; `mail_class` int64 (accounts,). Counted are successive
-    sign-ups of one class within five minutes (never more than the pairs that the expectation counts).
+    sign-ups of one class within five minutes (never more than the pairs that the expectation counts). The day
+    on which most members signed up is left out: a course, a launch or a move of a firm's staff is one session, which
+    explains it; a script comes again.
     """
     known = members[created_us[members] > 0]
     none = Direct("signup_batch", "LINK", 1.0, 0, 0.0)
@@ -126,6 +128,8 @@ def signup_batch(created_us: I64, mail_class: I64, members: I64) -> Direct:
     average = hour_of_day / hour_of_day.sum()
     others_day = others // DAY_US
     observed, expected = 0, 0.0
+    days, busy = np.unique(created_us[known] // DAY_US, return_counts=True)
+    known = known[created_us[known] // DAY_US != days[busy.argmax()]]
     day, kind = created_us[known] // DAY_US, mail_class[known]
     for d, k in np.unique(np.column_stack([day, kind]), axis=0):
         times = np.sort(created_us[known[(day == d) & (kind == k)]])
@@ -151,7 +155,7 @@ def takeover(
 
     `first_us`, `last_us`, `banned_us` int64 (accounts,), 0 where there is none. A member counts when its first
     exchange comes at most two minutes after another member's end; the expectation is the local rate of the
-    group's endings within two hours either side.
+    group's endings within a quarter of an hour either side.
     """
     starts = first_us[members]
     ends = np.where(banned_us[members] > 0, banned_us[members], last_us[members])

@@ -30,8 +30,6 @@ WEB_CHANCE = 0.1
 """Keys, of all there are, that a random group of this size would be expected to hold as often as a key that ties."""
 WEB_COMMON = 0.01
 """Share of all accounts above which a key is a provider's (webmail, a carrier) and ties nobody."""
-BURST_US = 3 * 3_600_000_000
-DAY_US = 86_400_000_000
 WEB_SHARE = 0.5
 """Share of the members in one web of shared keys from which the group is more than people who came together."""
 
@@ -196,14 +194,3 @@ def web(index: KeyIndex, members: I64) -> float:
     edges = coo_array((np.ones(len(owner), np.int8), (owner, len(members) + keys)), shape=(size, size))
     label = connected_components(edges, directed=False)[1][: len(members)]
     return float(np.bincount(label).max() / len(members))
-
-
-def burst(created_us: I64, first_us: I64) -> float:
-    """Largest share of the members that signed up within `BURST_US` and began within a day, as an event's people do.
-
-    Microseconds of sign-up and of the first exchange, 0 where unknown, shape (members,).
-    """
-    eager = (created_us > 0) & (first_us > 0) & (first_us - created_us <= DAY_US)
-    known = np.sort(created_us[eager])
-    inside = np.searchsorted(known, known + BURST_US, side="right") - np.arange(len(known))
-    return float(inside.max() / len(created_us)) if len(known) else 0.0

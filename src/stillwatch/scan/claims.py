@@ -6,7 +6,7 @@ from stillwatch.campaign.record import coordinated_text, director_text, harvest_
 from stillwatch.detect.population import LEVELS
 from stillwatch.detect.score import LEVEL
 from stillwatch.scan.judge import CONFIRM_LEVEL, Finding, Judged
-from stillwatch.scan.verdict import bought_together, one_stock, only_signups
+from stillwatch.scan.verdict import one_stock, only_signups
 from stillwatch.schema.results import Claim
 
 
@@ -40,7 +40,7 @@ def claims(judged: Judged, finding: Finding) -> list[Claim]:
         ),
         Claim(
             name="one_director",
-            holds=(bool(fired) and not together) or bought_together(finding),
+            holds=bool(fired) and not together,
             text=director_text(
                 [d.name for d in fired],
                 finding.openness.share,

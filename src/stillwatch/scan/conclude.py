@@ -71,9 +71,8 @@ def _weakened(judged: Judged, references: list[Finding], roads: tuple[str, ...])
 
 def _speaks(finding: Finding, level: float) -> bool:
     """Whether something besides coordination speaks against a group."""
-    return bool(
-        finding.fired(level) or finding.roads or finding.why == "few_references" or one_stock(finding)
-    )
+    hidden = one_stock(finding) or finding.everywhere()
+    return bool(finding.fired(level) or finding.roads or hidden)
 
 
 def _listed(judged: Judged) -> list[Finding]:

@@ -68,8 +68,6 @@ class Context:
     strata: Strata
     handovers: dt.Handovers
     unlinked: Bool
-    instruments: Bool
-    """LINK keys that are payment instruments and devices."""
     family_key: I64
     """Key number in FORM of each prompt family."""
     system_key: I64
@@ -109,10 +107,6 @@ class Finding:
     conformal_q: float = 1.0
     web: float = 0.0
     """Share of the members in one web of what accounts share besides sign-ups."""
-    bought: float = 0.0
-    """Share of the members that a payment instrument or a device ties to others: neighbours share neither."""
-    burst: float = 0.0
-    """Largest share of the members that signed up within three hours and began within a day."""
     compared: bool = False
     """Whether the references were asked about it."""
     benchmark: ex.Benchmark | None = None
@@ -209,7 +203,6 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         strata,
         edges,
         ~known,
-        np.isin(reduced.link.key_kind, [reduced.link.kinds.index(kind) for kind in ("payment", "device")]),
         held,
         of_system,
         size,

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwatch.campaign.record import (
-    AT_ONCE_WORDS,
     ATLAS,
     DIRECT_WORDS,
     TEAMS_WORDS,
@@ -24,7 +23,6 @@ from stillwatch.campaign.record import (
     timeline,
 )
 from stillwatch.detect.discover import core_keys
-from stillwatch.detect.explain import WEB_SHARE
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.claims import claims
@@ -186,8 +184,7 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             text = not_fired(direct.name, direct.observed, direct.expected)
             against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
     if finding.fired(judged.direct_level) and only_signups(finding, judged.direct_level):
-        teams = finding.web < WEB_SHARE
-        text = TEAMS_WORDS.format(100 * finding.web) if teams else AT_ONCE_WORDS.format(100 * finding.burst)
+        text = TEAMS_WORDS.format(100 * finding.web)
         against.append(Evidence(kind="COUNTER", signal="came_together", bits=0.0, text=text))
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")

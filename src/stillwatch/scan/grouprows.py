@@ -21,6 +21,7 @@ class GroupRows:
         self._order, self._offsets = grouped(rows.account, reduced.accounts)
         families = reduced.prompt_families
         self._by_family, self._family_offsets = grouped(families.family, len(families))
+        self._by_key, self._key_offsets = grouped(families.key_family, len(families))
         systems = reduced.systems
         self._by_system, self._system_offsets = grouped(systems.of_row, len(systems.account))
         self.item, items = _dense(rows.item)
@@ -28,6 +29,11 @@ class GroupRows:
         self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
         pairs = _distinct(self.item, self._unit[rows.account])
         self._units = np.bincount(pairs[:, 0], minlength=items)
+
+    def postings_of(self, family: int) -> npt.NDArray[np.uint64]:
+        """Postings of one prompt family, sorted."""
+        chosen = self._by_key[self._key_offsets[family] : self._key_offsets[family + 1]]
+        return np.sort(self._reduced.prompt_families.key[chosen])
 
     def outsiders(self, rows: I64) -> tuple[I64, I64]:
         """(item of each row as a dense code, unrelated units outside `rows` that have each of these items)."""

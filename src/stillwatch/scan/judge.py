@@ -26,6 +26,8 @@ from stillwatch.views.families import invariant_postings, slot_contents
 
 CONFIRM_LEVEL = 0.05
 LARGEST_FAMILIES = 24
+LEAST_SPLIT = 20
+"""Requests of a family below which nobody can tell whether it is shared out."""
 OWN_HOLDERS, OWN_SHARE = 3, 0.05
 """Members that must hold a family for it to be the group's own."""
 LEAST_LIKE = 0.1
@@ -207,6 +209,27 @@ def own_families(context: Context, members: I64, place: I64) -> I64:
     return usable[order][:LARGEST_FAMILIES]
 
 
+def _work_split(context: Context, rows: GroupRows, own: dict[tuple[str, int], I64]) -> dt.Direct:
+    """The smallest p over the group's own prompt families, times the tests made.
+
+    Slots are what stands between a family's words, and between those that at least half of its prompts have: a family
+    holds its slots' contents too, where they are few and everybody uses them.
+    """
+    reduced = context.reduced
+    texts = reduced.prompt_offsets, reduced.prompt_postings
+    best, tests = dt.Direct("work_split", "FORM", 1.0, 0, 0.0), 0
+    for (part, family), mine in own.items():
+        if part == "system" or len(mine) < LEAST_SPLIT:
+            continue
+        account = reduced.rows.account[mine].astype(np.int64)
+        for still in (rows.postings_of(family), invariant_postings(mine, *texts)):
+            result = dt.work_split(account, slot_contents(mine, *texts, still))
+            tests += 1
+            if result.p < best.p:
+                best = result
+    return replace(best, p=min(1.0, best.p * max(1, tests)))
+
+
 def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     """Stage 5, one director: fills `families`, `direct`, `items`, `space`."""
     reduced, units = context.reduced, context.units
@@ -215,17 +238,8 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     member[members] = True
     finding.families = own_families(context, members, context.family_key)
     finding.systems = own_families(context, members, context.system_key)
-    split = dt.Direct("work_split", "FORM", 1.0, 0, 0.0)
     own = rows.own(finding.families, finding.systems, member)
-    for (part, _), mine in own.items():
-        if part == "system" or len(mine) < 20:
-            continue
-        texts = reduced.prompt_offsets, reduced.prompt_postings
-        slots = slot_contents(mine, *texts, invariant_postings(mine, *texts))
-        result = dt.work_split(reduced.rows.account[mine].astype(np.int64), slots)
-        if result.p < split.p:
-            split = result
-    split = replace(split, p=min(1.0, split.p * max(1, len(finding.families))))
+    split = _work_split(context, rows, own)
     end, start = int(reduced.last_us.max()), int(reduced.first_us[reduced.volume > 0].min())
     mail_class = np.where(units.corporate >= 0, -1, units.mail)
     batch = dt.signup_batch(units.created_us, mail_class, unselected(context, members))
@@ -247,9 +261,6 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     reduced, units = context.reduced, context.units
     members = finding.members
     finding.web = ex.web(context.arranged, members)
-    ties = ex.tying_keys(context.arranged, members)
-    finding.bought = float(context.arranged.hold_any(members, ties[context.instruments[ties]]).mean())
-    finding.burst = ex.burst(units.created_us[members], reduced.first_us[members])
     finding.openness = ex.openness(
         units.payer[members], units.block[members], units.corporate[members], units.mail[members]
     )

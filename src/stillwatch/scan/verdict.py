@@ -54,34 +54,25 @@ def only_signups(finding: Finding, level: float) -> bool:
     """Whether sign-ups are all that points at one director.
 
     People who sign up together, for an event or a course, are not one operation by that; nor by the template and the
-    hours that they were given with it. An operation's accounts hang together by what they were bought with, too. For
-    members that signed up at once and began at once, addresses do not count: people of one campus share them.
+    hours that they were given with it. An operation's accounts hang together by what they were bought with, too.
     """
-    if not {d.name for d in finding.fired(level)} <= {"signup_batch"}:
-        return False
-    at_once = finding.burst >= ex.WEB_SHARE and finding.bought < ex.WEB_SHARE
-    return finding.web < ex.WEB_SHARE or at_once
+    return {d.name for d in finding.fired(level)} <= {"signup_batch"} and finding.web < ex.WEB_SHARE
 
 
 def one_stock(finding: Finding) -> bool:
     """Whether the members hang together by one stock of addresses and instruments, while no owner is in sight.
 
-    Honest groups that hang together have a payer, a site or a domain.
+    A lead, and no more: staff with department cards or a school's laptops look like that, too.
     """
     hidden = finding.openness.known and finding.openness.share < BARE_SHARE
     return hidden and finding.web >= ex.WEB_SHARE
-
-
-def bought_together(finding: Finding) -> bool:
-    """The same with cards and devices, which neighbours do not share: who bought these accounts is one director."""
-    return one_stock(finding) and finding.bought >= ex.WEB_SHARE
 
 
 def _singled_out(context: Context, finding: Finding, level: float) -> bool:
     """Whether references are asked about this group: not about those that the operator has vouched for."""
     if context.units.contract[finding.members].all():
         return False
-    return bool(finding.fired(level)) or finding.everywhere() or bought_together(finding)
+    return bool(finding.fired(level))
 
 
 def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: float) -> None:
