@@ -150,7 +150,10 @@ def _check(
 
 
 def _plain(column: Any) -> pa.Array:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = column
+    if isinstance(array, pa.ChunkedArray):
+        # Combining copies, a single chunk too: the text of a whole batch.
+        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if pa.types.is_dictionary(array.type):
@@ -293,8 +296,10 @@ def _rules(columns: dict[str, pa.Array], name: str, ledger: RefusalLedger) -> No
 def _redact(columns: dict[str, pa.Array]) -> None:
     """A redaction marker is null text, and the row says so."""
     hidden: Any = None
+    lengths = pa.array({len(marker.encode()) for marker in REDACTION_MARKERS}, pa.int32())
     for column in ("system", "prompt", "response"):
-        if column not in columns:
+        # Text is compared only where some has the length of a marker: that is cheap to see.
+        if column not in columns or not pc.any(pc.is_in(pc.binary_length(columns[column]), lengths)).as_py():
             continue
         marked = pc.is_in(columns[column], pa.array(REDACTION_MARKERS))
         if pc.any(marked).as_py():
