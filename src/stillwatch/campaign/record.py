@@ -105,9 +105,7 @@ def harvest_text(roads: Sequence[str], references: int, as_high: int | None, ite
         f"Named by {named}." if roads else "Neither comparison with honest groups nor direct tests name it."
     ]
     if references and as_high is None:
-        parts.append(
-            "It was not compared with honest groups: no direct test and not every view singles it out."
-        )
+        parts.append("It was not compared with honest groups: no direct test singles it out.")
     elif references:
         verb = "scores" if as_high == 1 else "score"
         parts.append(f"{as_high or 'None'} of {references} honest coordinated groups {verb} as high.")

@@ -232,8 +232,8 @@ def reach(judged: Judged) -> str:
             "Mark verified organisations of 8 or more accounts in the accounts table, or list groups in references."
         )
     return (
-        f"{outcome.references} reference groups against {tested} groups that a direct test or every view singles "
-        f"out: the smallest p is "
+        f"{outcome.references} reference groups against {tested} groups that a direct test singles out: the "
+        f"smallest p is "
         f"{outcome.p_min:.4f}; {outcome.needed} references suffice to name every group that scores above all of them."
     )
 
