@@ -111,7 +111,8 @@ def harvest_text(roads: Sequence[str], references: int, as_high: int | None, ite
         parts.append(f"{as_high or 'None'} of {references} honest coordinated groups {verb} as high.")
     if items:
         parts.append(
-            f"{items:,} requests in its own templates ask for about {_round(10**space):,} different things."
+            f"By how often they repeat, {items:,} requests in its own templates draw on about "
+            f"{_round(10**space):,} different things."
         )
     return " ".join(parts)
 
