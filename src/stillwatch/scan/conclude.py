@@ -71,8 +71,11 @@ def _weakened(judged: Judged, references: list[Finding], roads: tuple[str, ...])
 
 def _speaks(finding: Finding, level: float) -> bool:
     """Whether something besides coordination speaks against a group."""
-    hidden = one_stock(finding) or finding.everywhere()
-    return bool(finding.fired(level) or finding.roads or hidden)
+    fired = {d.name for d in finding.fired(level)}
+    if finding.why == "openly_one_customer":
+        # Colleagues are alike in every view, and a firm shares its work out among them.
+        return bool(fired - {"work_split"} or finding.roads)
+    return bool(fired or finding.roads or one_stock(finding) or finding.everywhere())
 
 
 def _listed(judged: Judged) -> list[Finding]:
