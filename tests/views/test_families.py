@@ -58,6 +58,31 @@ def test_two_phrases_of_different_people_stay_apart_and_a_lone_posting_is_no_fam
     assert lone not in found.key.tolist()
 
 
+def test_everyday_clauses_in_one_combination_are_one_family() -> None:
+    """Each clause is everybody's and each seam is two shingles; only the combination is one group's."""
+    rng = np.random.default_rng(4)
+    clauses = rng.integers(1, 2**63, (6, 3)).tolist()
+    seams = rng.integers(1, 2**63, (5, 2)).tolist()
+    text = list(itertools.chain.from_iterable(itertools.zip_longest(clauses, seams, fillvalue=[])))
+    template = list(itertools.chain.from_iterable(text))
+    rows = []
+    for account in range(300):
+        payload = rng.integers(1, 2**63, 40).tolist()
+        if account < 20:
+            rows.append((account, payload[:20] + template + payload[20:]))
+        elif account < 200:
+            # Anybody uses two of the clauses, apart from each other.
+            one, other = rng.choice(6, 2, replace=False)
+            rows.append((account, payload[:20] + clauses[one] + payload[20:] + clauses[other]))
+        else:
+            rows.append((account, payload))
+    found = find_families(*_log(rows), accounts=300)
+    whole = found.key_family[np.isin(found.key, np.array(seams, np.uint64).ravel())]
+    assert len(set(whole.tolist())) == 1
+    assert set(found.key[found.key_family == whole[0]].tolist()) == set(np.ravel(seams).tolist())
+    assert sorted(found.row[found.family == whole[0]].tolist()) == list(range(20))
+
+
 def test_slot_contents_tell_equal_from_different_payloads() -> None:
     keys = np.array([10, 20, 30], np.uint64)
     rows = [[10, 101, 20, 201, 30], [10, 101, 20, 202, 30], [10, 103, 20, 30]]

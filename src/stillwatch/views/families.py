@@ -1,13 +1,15 @@
 """FORM: prompt families by containment, from the postings of the sketch.
 
 A *family* is a set of postings (hashes of three consecutive words) that the same accounts use next to each other:
-the invariant text of a template, whatever payload stands around it. The idea, in four passes over the postings:
+the invariant text of a template, whatever payload stands around it. The idea, in passes over the postings:
 
 1. count the accounts that hold each posting;
 2. count the accounts that hold each *pair* of neighbouring kept postings;
 3. merge the two postings of a pair when most holders of the rarer one hold both side by side
    (`PAIR_SHARE`) and their holders are of one order of magnitude (`BALANCE`); the connected sets are families;
-4. a prompt belongs to a family when at least half of the family's postings that its selection rate lets
+4. do the same once more with the families shorter than `LONG`: a text of everyday clauses has nothing of its own
+   but the places where they meet;
+5. a prompt belongs to a family when at least half of the family's postings that its selection rate lets
    through occur in it, or `ENOUGH` of them, in any order.
 
 Whole-prompt similarity (MinHash over the entire text) loses a 150-byte template around a 4 KB payload; here the
@@ -41,6 +43,10 @@ ENOUGH, LEAST_ENOUGH = 6, 3
 in long texts, which keep a part. A template with interchangeable clauses is one family, of which a prompt has a part.
 """
 WINDOW = 2
+LONG = 3
+"""Postings from which a family needs no other one: five words in a row."""
+REACH = 6
+"""Short families that stand at most this many others apart are pieces of one text."""
 LEVELS = 16
 
 _U = np.uint64
@@ -230,6 +236,20 @@ def _assign(
     return rows[:used], names[:used]
 
 
+@nb.njit(nogil=True, cache=True)
+def _pieces(first: int, end: int, offsets: Any, length: Any, kept: Any, piece: Any) -> None:
+    """Replace the kept postings of the rows first..end-1 by their pieces; `piece` is -1 for those in none."""
+    for row in range(first, end):
+        begin = offsets[row]
+        used = begin
+        for i in range(begin, begin + length[row]):
+            name = piece[kept[i]]
+            if name >= 0 and (used == begin or kept[used - 1] != name):
+                kept[used] = name
+                used += 1
+        length[row] = used - begin
+
+
 def selection_level(keys: U64) -> npt.NDArray[np.int64]:
     """The highest level of the sketch's selection at which a posting is still let through, 0..LEVELS-1."""
     high = (keys >> np.uint64(40)).astype(np.int64)
@@ -261,12 +281,24 @@ def find_families(
     kept, length = np.empty(int(offsets[-1]), np.int32), np.zeros(len(account), np.int32)
     each(lambda p: _keep(*p, offsets, values, table, kept, length), cuts(offsets, workers()))
 
-    def pairs(bounds: tuple[int, int]) -> Holdings:
-        found = _pairs(order, starts, *bounds, offsets, length, kept, holders, WINDOW, BALANCE)
-        return Holdings(bounds[0], *found)
+    def merged(kept: I32, length: I32, holders: I32, window: int) -> I32:
+        def pairs(bounds: tuple[int, int]) -> Holdings:
+            found = _pairs(order, starts, *bounds, offsets, length, kept, holders, window, BALANCE)
+            return Holdings(bounds[0], *found)
 
-    pair, together = count_holders(each(pairs, cuts(weight, workers())), MIN_HOLDERS, most)
-    root = _union(pair, together, holders, PAIR_SHARE, BALANCE)
+        pair, together = count_holders(each(pairs, cuts(weight, workers())), MIN_HOLDERS, most)
+        root: I32 = _union(pair, together, holders, PAIR_SHARE, BALANCE)
+        return root
+
+    root = merged(kept, length, holders, WINDOW)
+    # What is too short to tie anybody: pieces that the same accounts use in the same text are one family.
+    short = np.bincount(root, minlength=len(root))[root] < LONG
+    piece, piece_length = kept.copy(), length.copy()
+    inside = np.where(short, root, -1).astype(np.int32)
+    each(lambda p: _pieces(*p, offsets, piece_length, piece, inside), cuts(offsets, workers()))
+    most_held = holders.copy()
+    np.maximum.at(most_held, root, holders)
+    root = merged(piece, piece_length, most_held, REACH)[root]
     members = np.bincount(root, minlength=len(root))
     roots = np.flatnonzero(members >= 2)
     number = np.full(len(root), -1, np.int32)
