@@ -294,8 +294,8 @@ def find_families(
     # What is too short to tie anybody: pieces that the same accounts use in the same text are one family.
     short = np.bincount(root, minlength=len(root))[root] < LONG
     piece, piece_length = kept.copy(), length.copy()
-    inside = np.where(short, root, -1).astype(np.int32)
-    each(lambda p: _pieces(*p, offsets, piece_length, piece, inside), cuts(offsets, workers()))
+    short_root = np.where(short, root, -1).astype(np.int32)
+    each(lambda p: _pieces(*p, offsets, piece_length, piece, short_root), cuts(offsets, workers()))
     most_held = holders.copy()
     np.maximum.at(most_held, root, holders)
     root = merged(piece, piece_length, most_held, REACH)[root]
