@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from stillwatch.detect.confirm import benjamini_hochberg, keys_against_null, tail_p
 from stillwatch.detect.explain import benchmark, classroom, openness, web
-from stillwatch.detect.keys import KeyIndex, build_index
+from stillwatch.detect.keys import KeyIndex, build_index, lighter
 from stillwatch.detect.members import background, combine_views, e_benjamini_hochberg, key_bits
 from stillwatch.detect.population import build_strata, seats_for
 from stillwatch.detect.score import conformal, item_space
@@ -27,8 +28,10 @@ def _p(index: KeyIndex, members: np.ndarray, seed: int) -> float:
     strata = build_strata(
         rng.integers(1, 50, 3000),
         np.zeros(3000, np.uint8),
+        np.zeros(3000, np.int64),
         rng.integers(0, 4, 3000),
         np.zeros(3000, np.int64),
+        np.ones(3000, bool),
     )
     excluded = np.zeros(3000, bool)
     excluded[members] = True
@@ -45,6 +48,39 @@ def test_random_groups_are_confirmed_at_the_nominal_rate() -> None:
 
 def test_a_group_with_shared_keys_is_confirmed() -> None:
     assert _p(_population(np.random.default_rng(6), 1), np.arange(40), 1) < 1e-4
+
+
+@pytest.mark.parametrize(("staff_stand_in", "light"), [(False, True), (True, False)])
+def test_strangers_on_popular_carriers_are_not_tied(staff_stand_in: bool, light: bool) -> None:
+    """2,000 consumers on three carriers and four mail providers, 1,000 people on networks and domains of their firms.
+
+    The right null says nothing about random consumers; with staff as donors and every carrier's pairs in full it
+    would call nearly all of them coordinated.
+    """
+    rng = np.random.default_rng(11)
+    consumers, firms = np.arange(2000), np.arange(2000, 3000)
+    pairs = [
+        np.column_stack([consumers, rng.choice(3, 2000, p=[0.5, 0.3, 0.2])]),
+        np.column_stack([consumers, 3 + rng.integers(0, 4, 2000)]),
+        np.column_stack([consumers, 7 + rng.integers(0, 1500, 2000)]),
+        np.column_stack([firms, 1507 + (firms - 2000) // 10]),
+    ]
+    rows = np.concatenate(pairs).astype(np.int32)
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    index = build_index(rows[:, 0], rows[:, 1], np.ones(len(rows), np.int32), 3000, 1607)
+    if light:
+        index = lighter(index, 30)
+    flat = np.zeros(3000, np.int64)
+    donors = np.ones(3000, bool) if staff_stand_in else np.arange(3000) < 2000
+    strata = build_strata(rng.integers(1, 50, 3000), np.zeros(3000, np.uint8), flat, flat, flat, donors)
+    p = []
+    for draw in range(60):
+        members = np.sort(rng.choice(consumers, 50, replace=False))
+        excluded = np.zeros(3000, bool)
+        excluded[members] = True
+        p.append(keys_against_null(index, "LINK", members, seats_for(strata, members, excluded), draw).p)
+    share = float(np.mean(np.array(p) <= 0.05))
+    assert share >= 0.9 if staff_stand_in else share <= 0.15
 
 
 def test_the_fitted_tail_errs_on_the_careful_side() -> None:

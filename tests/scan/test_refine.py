@@ -55,6 +55,22 @@ def test_bystanders_leave_and_two_operations_are_kept_apart(evidence: Evidence) 
         assert len(np.unique(members // SIZE)) == 1, "one operation"
 
 
+def test_a_firm_that_only_vouches_for_itself_leaves_an_operation() -> None:
+    """With only the mixture as candidate, each half is held together by its own people."""
+    rng = np.random.default_rng(8)
+    operations = [np.arange(80), np.arange(80, 92)]
+    form, link = _index(rng, operations, 4, 8), _index(rng, operations, 2, 3)
+    hours = np.zeros((ACCOUNTS, 24), np.float32)
+    silent = build_rhythm(hours, np.zeros(ACCOUNTS + 1, np.int64), np.zeros(0, np.int32), 24)
+    evidence = Evidence({"FORM": form, "LINK": link}, silent, np.arange(200))
+    mixture = np.arange(92)
+    assert np.isin(operations[1], evidence.settled(mixture)).sum() >= 10, (
+        "they hold themselves in the mixture"
+    )
+    groups = sorted(refine(evidence, [mixture], _quiet), key=len)
+    assert [set(g) <= set(o) for g, o in zip(groups, operations[::-1], strict=True)] == [True, True]
+
+
 def test_unrelated_accounts_are_no_group(evidence: Evidence) -> None:
     assert refine(evidence, [np.arange(100, 160)], _quiet) == []
 

@@ -175,14 +175,9 @@ def tying_keys(index: KeyIndex, members: I64) -> I64:
     return key[chance * int((df >= 2).sum()) <= WEB_CHANCE]
 
 
-def web(index: KeyIndex, members: I64) -> float:
-    """Share of the members in the largest web: members tied by keys that more of them hold than chance can explain.
-
-    Whoever runs many accounts draws on one stock of addresses, instruments and domains, and nearly all of them hang
-    together by it. People who came together, for an event or a course, hang together in small teams, if at all.
-    """
-    if len(members) == 0:
-        return 0.0
+def webs(index: KeyIndex, members: I64) -> I64:
+    """Number of the web that each member is in, shape (members,): members tied by keys that more of them hold than
+    chance can explain, directly or through others. Who is tied to nobody is a web alone."""
     ties = np.zeros(index.n_keys, bool)
     ties[tying_keys(index, members)] = True
     lengths = index.account_offsets[members + 1] - index.account_offsets[members]
@@ -192,5 +187,13 @@ def web(index: KeyIndex, members: I64) -> float:
     owner, keys = owner[ties[keys]], keys[ties[keys]]
     size = len(members) + index.n_keys
     edges = coo_array((np.ones(len(owner), np.int8), (owner, len(members) + keys)), shape=(size, size))
-    label = connected_components(edges, directed=False)[1][: len(members)]
-    return float(np.bincount(label).max() / len(members))
+    return connected_components(edges, directed=False)[1][: len(members)].astype(np.int64)
+
+
+def web(index: KeyIndex, members: I64) -> float:
+    """Share of the members in the largest web.
+
+    Whoever runs many accounts draws on one stock of addresses, instruments and domains, and nearly all of them hang
+    together by it. People who came together, for an event or a course, hang together in small teams, if at all.
+    """
+    return float(np.bincount(webs(index, members)).max() / len(members)) if len(members) else 0.0

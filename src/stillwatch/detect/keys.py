@@ -160,3 +160,13 @@ def without(index: KeyIndex, dropped: Bool) -> KeyIndex:
     """The same index with the keys in `dropped` bool[keys] worth nothing."""
     weight: npt.NDArray[np.float64] = np.where(dropped, 0.0, index.weight)
     return KeyIndex(index.account_offsets, index.keys, index.counts, index.key_offsets, index.holders, weight)
+
+
+def lighter(index: KeyIndex, most: float) -> KeyIndex:
+    """The same index with the weight of keys that more than `most` accounts hold cut in proportion.
+
+    The pairs of holders of a key grow with the square of their number: a carrier or a mail provider of a third of all
+    accounts has so many, in any group, that the pairs of all other keys drown in their chance variation.
+    """
+    weight: npt.NDArray[np.float64] = index.weight * np.minimum(1.0, most / np.maximum(index.df(), 1))
+    return KeyIndex(index.account_offsets, index.keys, index.counts, index.key_offsets, index.holders, weight)

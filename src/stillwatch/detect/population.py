@@ -15,8 +15,9 @@ Bool = npt.NDArray[np.bool_]
 
 DONORS_PER_SEAT = 20
 LEVELS = (
-    "activity, time zone, sign-up, tier",
-    "activity, time zone, sign-up",
+    "activity, time zone, kind of mail, sign-up, tier",
+    "activity, time zone, kind of mail, sign-up",
+    "activity, time zone, kind of mail",
     "activity, time zone",
     "activity",
     "none",
@@ -54,23 +55,34 @@ def seeded(seed: int, stage: str, members: npt.NDArray[np.integer]) -> int:
     return xxhash.xxh3_64_intdigest(data) >> 1
 
 
-def build_strata(volume: I64, block: npt.NDArray[np.uint8], signup_month: I64, tier: I64) -> Strata:
-    """Strata from exchanges per account (its decile is used), time-zone block, sign-up month and tier codes."""
+def build_strata(
+    volume: I64, block: npt.NDArray[np.uint8], mail_kind: I64, signup_month: I64, tier: I64, donors: Bool
+) -> Strata:
+    """Strata from exchanges per account (its decile is used), time-zone block, kind of mail (own domain, provider,
+    unknown), sign-up month and tier codes, int64 (accounts,) each.
+
+    `donors` bool[accounts]: who may stand in for a member. The staff of one organisation may not: colleagues sit on
+    addresses and domains of their own, and beside them any two strangers on one carrier look tied.
+    """
     n = len(volume)
     # Deciles of distinct volumes: ties stay together, whatever the order of accounts.
     edges = np.quantile(volume, np.arange(1, 10) / 10) if n else np.zeros(9)
     decile = np.searchsorted(np.unique(edges), volume, side="left")
-    parts = [decile, block.astype(np.int64), _dense(signup_month), _dense(tier)]
-    levels = [parts[:4], parts[:3], parts[:2], parts[:1], []]
+    parts = [decile, block.astype(np.int64), _dense(mail_kind), _dense(signup_month), _dense(tier)]
+    levels = [parts[: len(parts) - coarser] for coarser in range(len(LEVELS))]
     codes = np.zeros((len(LEVELS), n), np.int64)
     for index, chosen in enumerate(levels):
         code = np.zeros(n, np.int64)
         for part in chosen:
             code = code * (int(part.max(initial=0)) + 1) + part
         codes[index] = np.unique(code, return_inverse=True)[1]
-    order = np.stack([np.argsort(code, kind="stable") for code in codes])
+    able = np.flatnonzero(donors)
+    order = np.stack([able[np.argsort(code[able], kind="stable")] for code in codes])
     starts = tuple(
-        np.concatenate([[0], np.cumsum(np.bincount(code, minlength=1))]).astype(np.int64) for code in codes
+        np.concatenate(
+            [[0], np.cumsum(np.bincount(code[able], minlength=int(code.max(initial=0)) + 1))]
+        ).astype(np.int64)
+        for code in codes
     )
     return Strata(codes, order, starts)
 

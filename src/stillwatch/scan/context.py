@@ -11,7 +11,7 @@ from stillwatch.detect import confirm as cf
 from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
-from stillwatch.detect.keys import KeyIndex, build_index, without
+from stillwatch.detect.keys import KeyIndex, build_index, lighter, without
 from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
 from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.engine.threads import each
@@ -38,6 +38,8 @@ TEMPLATE_KEYS = 4
 DIRECT_REACH = 0.1
 EVERY_VIEW_P = 1e-4
 MOSTLY_ALIKE = 0.5
+SCARCE_SHARE, SCARCE_HOLDERS = 0.01, 20
+"""Share and number of accounts up to which a key counts fully in a test against matched random groups."""
 
 Bool = npt.NDArray[np.bool_]
 
@@ -56,8 +58,10 @@ class Context:
     """LINK for discovery: all kinds."""
     identity: KeyIndex
     """LINK for confirmation: what whoever runs the accounts arranges; a software stack is worth nothing."""
+    scarce: KeyIndex
+    """The same for tests against matched random groups, with less weight for keys that very many accounts hold."""
     arranged: KeyIndex
-    """The same without sign-up batches, which have a direct test of their own, and without referral codes, which an
+    """`identity` without sign-up batches, which have a direct test of their own, and without referral codes, which an
     event or a course hands out with the link to sign up."""
     form_once: KeyIndex
     """FORM for members: accounts of few exchanges keep the families that they used once."""
@@ -156,7 +160,10 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     identity = without(link_index, stack)
     view = build_time_view(reduced.activity, reduced.first_hour)
     residuals = view.residuals(np.arange(reduced.accounts))
-    strata = build_strata(reduced.volume, view.block, units.signup_month, units.tier)
+    strata = build_strata(
+        reduced.volume, view.block, units.mail_kind, units.signup_month, units.tier, units.honest_group < 0
+    )
+    scarce = lighter(identity, max(SCARCE_HOLDERS, SCARCE_SHARE * reduced.accounts))
     held = _family_keys(reduced, reduced.prompt_families, "prompt_family")
     of_system = _family_keys(reduced, reduced.systems.families, "system_family")
     # Kinds that are no families count as long ones.
@@ -165,7 +172,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         size[keys[keys >= 0]] = np.bincount(families.key_family, minlength=len(keys))[keys >= 0]
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
-    public = _public_keys(form_index, identity, residuals, strata, seed)
+    public = _public_keys(form_index, scarce, residuals, strata, seed)
     public |= _published(reduced, held, form_index.n_keys)
     turns = reduced.turns
     bans = np.flatnonzero(units.banned_us > 0)
@@ -194,6 +201,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         form_index,
         link_index,
         identity,
+        scarce,
         without(identity, signup),
         once,
         build_rhythm(residuals, activity.offsets, activity.hour, activity.hours),

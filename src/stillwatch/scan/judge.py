@@ -77,7 +77,7 @@ def split_by_unit(context: Context, found: list[Candidate]) -> list[tuple[Candid
 
 def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Progress) -> list[Finding]:
     """Stage 4: every candidate tested on the views that did not find it; q-values apart for references."""
-    indexes = {"FORM": context.form, "LINK": context.identity}
+    indexes = {"FORM": context.form, "LINK": context.scarce}
 
     def test(candidate: Candidate) -> list[cf.Tested]:
         return cf.confirm(
@@ -156,7 +156,7 @@ def in_every_view(context: Context, candidate: Finding) -> list[cf.Tested]:
     """The candidate's tests, with TIME where an earlier view had settled the matter."""
     if len(candidate.tested) == len(cf.VIEWS) - 1:
         return candidate.tested
-    indexes = {"FORM": context.form, "LINK": context.identity}
+    indexes = {"FORM": context.form, "LINK": context.scarce}
     return cf.confirm(
         candidate.members,
         candidate.view_found,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stillwatch.detect import explain as ex
 from stillwatch.detect import members as mb
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.detect.keys import KeyIndex
@@ -186,7 +187,8 @@ def refine(evidence: Evidence, candidates: Sequence[I64], progress: Progress) ->
         taken[rest] = True
     groups = _exclusive(evidence, kept)
     joined = _joined(evidence, groups)
-    return groups if len(joined) == len(groups) else _exclusive(evidence, joined)
+    groups = groups if len(joined) == len(groups) else _exclusive(evidence, joined)
+    return _without_strangers(evidence, groups)
 
 
 def recruit(evidence: Evidence, groups: Sequence[I64]) -> list[I64]:
@@ -223,6 +225,36 @@ def _joined(evidence: Evidence, groups: list[I64]) -> list[I64]:
     for a, b in np.argwhere(np.triu(near, 1)).tolist():
         home[home == home[b]] = home[a]
     return [np.sort(np.concatenate([groups[i] for i in np.flatnonzero(home == h)])) for h in np.unique(home)]
+
+
+def _without_strangers(evidence: Evidence, groups: list[I64]) -> list[I64]:
+    """Teams that only their own people vouch for leave a group; a team of LEAST_GROUP is a group of its own.
+
+    A member is compared with the group without itself, and colleagues on one address block speak for each other: a
+    firm that came into a group by way of a mixed candidate would hold itself there.
+    """
+    kept: list[I64] = []
+    teams: list[I64] = []
+    for members in groups:
+        label = ex.webs(evidence.indexes["LINK"], members)
+        sizes = np.bincount(label)
+        stays = np.ones(len(members), bool)
+        for number in np.flatnonzero((sizes >= 2) & (2 * sizes < len(members))).tolist():
+            own = label == number
+            bits = evidence.bits(members[~own], members[own])
+            if np.median(evidence.belongs(bits, len(members))[1]) <= 0:
+                stays &= ~own
+                teams.append(members[own])
+        kept.append(members[stays])
+    taken = np.zeros(evidence.accounts, bool)
+    taken[np.concatenate([np.zeros(0, np.int64), *kept])] = True
+    for team in teams:
+        settled = evidence.settled(team) if len(team) >= LEAST_GROUP else team
+        settled = settled[~taken[settled]]
+        if len(settled) >= LEAST_GROUP:
+            kept.append(settled)
+            taken[settled] = True
+    return [members for members in kept if len(members) >= LEAST_GROUP]
 
 
 def _exclusive(evidence: Evidence, groups: list[I64]) -> list[I64]:

@@ -52,6 +52,11 @@ class Units:
     entity_names: list[str]
 
     @property
+    def mail_kind(self) -> I64:
+        """1 for a mail domain of one's own, 0 for a provider's, -1 where the log does not say."""
+        return np.where(self.mail < 0, -1, (self.corporate >= 0).astype(np.int64))
+
+    @property
     def honest_group(self) -> I64:
         """Code of the known-honest group an account belongs to: verified entity, else listed reference."""
         top = int(self.verified.max(initial=-1)) + 1
