@@ -6,9 +6,6 @@ import numpy as np
 
 from stillwatch.detect.direct import (
     DAY_US,
-    Handovers,
-    find_handovers,
-    handover,
     signup_batch,
     takeover,
     work_split,
@@ -37,23 +34,6 @@ def test_accounts_with_private_slots_make_no_claim() -> None:
     accounts = np.repeat(np.arange(40), 20)
     slots = np.column_stack([accounts + 1, 5000 + rng.integers(0, 30, 800)]).astype(np.uint64)
     assert work_split(accounts, slots).p == 1.0
-
-
-def test_handovers_inside_a_group_are_seen_and_public_prefixes_are_not() -> None:
-    hashes = np.array([11, 12, 13, 13, 13], np.uint64)
-    edges = find_handovers(
-        hashes, np.array([0, 2, 5, 6, 7]), np.array([10, 10, 1, 2, 3]),
-        np.array([11, 12], np.uint64), np.array([1, 3]), np.array([30, 40]),
-        np.array([0]), np.array([25]),
-    )  # fmt: skip
-    assert sorted(zip(edges.source.tolist(), edges.target.tolist(), strict=True)) == [(0, 1), (2, 3)]
-    assert edges.after_refusal.tolist() == [True, False]
-    member = np.zeros(1000, bool)
-    member[:4] = True
-    assert handover(edges, member, np.ones(2, bool)).p < 1e-4
-    assert handover(edges, np.arange(1000) < 2, np.ones(2, bool)).p == 1.0, "one pair may be one person"
-    nobody = Handovers(edges.source[:0], edges.target[:0], edges.ts[:0], edges.after_refusal[:0])
-    assert handover(nobody, member, np.ones(0, bool)).p == 1.0
 
 
 def test_scripted_sign_ups_are_seen_and_a_viral_day_is_not() -> None:

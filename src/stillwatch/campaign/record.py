@@ -42,6 +42,8 @@ DIRECT_WORDS = {
     "an item where {expected:.1f} would by chance.",
     "handover": "{observed} pairs of accounts continued each other's conversations where {expected:.2g} would by "
     "chance.",
+    "replay": "{observed} pairs of accounts where one sent back reasoning blocks that the other was given, where "
+    "{expected:.2g} would by chance.",
     "signup_batch": "{observed} sign-ups came within five minutes of the one before, with one class of mail address, "
     "where {expected:.1f} would on those days; the busiest day is left out.",
     "takeover": "{observed} accounts began within two minutes of another's end or ban, where {expected:.1f} would by "
@@ -61,6 +63,7 @@ VIEW_WORDS = {
 DIRECT_NAMES = {
     "work_split": "one set of items shared out",
     "handover": "conversations handed over",
+    "replay": "reasoning blocks replayed under another account",
     "signup_batch": "sign-up in batches",
     "takeover": "accounts that take over when others end",
 }

@@ -1,9 +1,10 @@
 """Stage 5: direct tests of one director. Each has a null of its own and needs no reference groups.
 
 work split   one item set divided without overlap (a view of FORM)
-hand-over    a conversation that one account began goes on under another (its own kind of evidence)
 sign-up      accounts opened by a script (LINK)
 take-over    one account begins within two minutes of another's end or ban (TIME)
+
+Conversations and reasoning blocks that move between accounts are in `detect.ledger`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from stillwatch.detect.population import I64, Bool
+from stillwatch.detect.population import I64
 
 SIGNUP_WITHIN_US = 5 * 60 * 1_000_000
 TAKEOVER_WITHIN_US = 120 * 1_000_000
@@ -22,8 +23,6 @@ LOCAL_US = 15 * 60 * 1_000_000
 """Half-width of the window from which the local rate of endings is read: within a launch's hour rates change."""
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
-LEAST_HANDOVERS = 2
-"""Pairs of accounts below which no group is said to hand over: one may be a person who changed accounts."""
 PRIOR_SIGNUPS = 50.0
 """Sign-ups of the average day that are added to a day's own, so that a quiet day has a profile too."""
 
@@ -75,33 +74,6 @@ def work_split(account: I64, slots: np.ndarray[tuple[int, int], np.dtype[np.uint
         if p < best.p:
             best = Direct("work_split", "FORM", p, both, expected)
     return best
-
-
-@dataclass(frozen=True, slots=True)
-class Handovers:
-    """Conversations that changed accounts: parallel arrays, one element per (prefix, from, to)."""
-
-    source: I64
-    target: I64
-    ts: I64
-    """When the other account went on, microseconds."""
-    after_refusal: Bool
-    """Within 60 s of a 429 or ban of the first account: the cleaner kind."""
-
-
-def handover(edges: Handovers, member: Bool, unlinked: Bool) -> Direct:
-    """More hand-overs inside than chance? `member` bool[accounts]; `unlinked` bool[edges]: no known common owner.
-
-    Counted are distinct pairs of accounts; lambda = outside pairs x n(n-1) / (N(N-1)). One pair fires nothing.
-    """
-    n, total = int(member.sum()), len(member)
-    code = edges.source[unlinked] * total + edges.target[unlinked]
-    pairs = np.unique(code)
-    inside = int((member[pairs // total] & member[pairs % total]).sum())
-    outside = len(pairs) - inside
-    expected = outside * n * (n - 1) / max(1, total * (total - 1))
-    p = float(stats.poisson.sf(inside - 1, max(expected, 1e-3))) if inside >= LEAST_HANDOVERS else 1.0
-    return Direct("handover", "HANDOVER", p, inside, expected, inside / max(1, n))
 
 
 def coarse(created_us: I64) -> bool:
@@ -172,45 +144,3 @@ def takeover(
     observed = int((hit > 0).sum())
     p = float(stats.poisson.sf(observed - 1, max(expected, 1e-3))) if observed else 1.0
     return Direct("takeover", "TIME", p, observed, expected, observed / len(members))
-
-
-def find_handovers(
-    held_hash: np.ndarray[tuple[int], np.dtype[np.uint64]],
-    held_by: I64,
-    held_us: I64,
-    went_on_hash: np.ndarray[tuple[int], np.dtype[np.uint64]],
-    went_on_by: I64,
-    went_on_us: I64,
-    refused_by: I64,
-    refused_us: I64,
-) -> Handovers:
-    """Prefixes of at least two user turns that exactly two accounts hold, the second going on where the first was.
-
-    `held_*`: each exchange's running hash after its newest turn; `went_on_*`: each exchange's running hash before
-    its newest turn; `refused_*`: 429s and bans, any order. A prefix with three holders or more is public.
-    """
-    hashes = np.concatenate([held_hash, went_on_hash])
-    owners = np.concatenate([held_by, went_on_by])
-    times = np.concatenate([held_us, went_on_us])
-    order = np.lexsort((times, owners, hashes))
-    hashes, owners, times = hashes[order], owners[order], times[order]
-    # First time each account holds each prefix.
-    fresh = (
-        np.append(True, (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1]))
-        if len(hashes)
-        else hashes > 0
-    )
-    hashes, owners, times = hashes[fresh], owners[fresh], times[fresh]
-    _, start, holders = np.unique(hashes, return_index=True, return_counts=True)
-    pair = start[holders == 2]
-    swap = times[pair] > times[pair + 1]
-    earlier, later = np.where(swap, pair + 1, pair), np.where(swap, pair, pair + 1)
-    source, target, ts = owners[earlier], owners[later], times[later]
-    rank = np.lexsort((refused_us, refused_by))
-    by, us = refused_by[rank], refused_us[rank]
-    after = np.zeros(len(source), bool)
-    for i in range(len(source)):
-        a, b = np.searchsorted(by, [source[i], source[i] + 1])
-        at = np.searchsorted(us[a:b], ts[i], side="right")
-        after[i] = at > 0 and ts[i] - us[a + at - 1] <= 60_000_000
-    return Handovers(source, target, ts, after)

@@ -34,6 +34,7 @@ KINDS = {
 }
 SIGNALS = {
     "handover": "conversations handed over",
+    "replay": "reasoning replayed elsewhere",
     "signup_batch": "sign-up in batches",
     "takeover": "accounts that take over",
     "work_split": "work shared out",

@@ -19,6 +19,7 @@ from stillwatch.engine.aggregate import Aggregate, tally
 from stillwatch.engine.holders import grouped
 from stillwatch.engine.spool import Spool
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
+from stillwatch.scan.events import EventCollector, Events
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
 from stillwatch.sketch import PartSketch, sketch_of, stored_or_text
@@ -30,7 +31,8 @@ from stillwatch.views.time import HOUR_US, Activity
 COLUMNS = (
     "exchange_id", "ts", "account_id", "entity_id", "end_user_id", "end_user_trust", "gateway_id", "model",
     "system", "prompt", "system_sketch", "prompt_sketch", "content_state", "turn_hashes", "n_messages",
-    "system_hash", "tools_hash", "format_hash", "status", "blocked_by", "ip", "ja4", "header_hash",
+    "system_hash", "tools_hash", "format_hash", "reasoning_in", "reasoning_out", "status", "blocked_by", "ip", "ja4",
+    "header_hash",
 )  # fmt: skip
 """What a scan reads of `exchanges`."""
 
@@ -48,18 +50,6 @@ class Rows:
     item: U64
     """Hash of the normalised prompt; 0 where there is none."""
     level: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Turns:
-    """Conversation states: running hashes that an account holds after, and before, its newest turn."""
-
-    held_hash: U64
-    held_by: I64
-    held_us: I64
-    went_on_hash: U64
-    went_on_by: I64
-    went_on_us: I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +72,7 @@ class Reduced:
     """Where each counted exchange stands in the inputs."""
     activity: Activity
     first_hour: int
-    turns: Turns
-    refused_by: I64
-    refused_us: I64
+    events: Events
     declared: I64
     """Entity that the log declares, per account: code of the last seen in id order, -1 for none."""
     gateway: npt.NDArray[np.bool_]
@@ -123,6 +111,7 @@ class Collector:
         self._prompts = Spool(folder / "prompt.u64")
         self._systems = SystemPrompts(folder)
         self._places = Places()
+        self._events = EventCollector()
         self._parts: dict[str, list[npt.NDArray[Any]]] = {}
         self._declared: dict[int, str] = {}
         self._gateway: set[int] = set()
@@ -144,8 +133,7 @@ class Collector:
         batch = self._account_columns(batch)
         account = self._encode(batch)
         ts = batch.column("ts").cast(pa.int64()).to_numpy(zero_copy_only=False)
-        self._keep_turns(batch, account, ts)
-        self._keep_refusals(batch, account, ts)
+        self._events.add(batch, account, ts)
         blocked = column(batch, "blocked_by")
         if not pa.types.is_null(blocked.type):
             own = pc.fill_null(pc.starts_with(blocked, OWN_REFUSAL), False)
@@ -210,32 +198,6 @@ class Collector:
                     keep[row["a"]] = min(row["v"], keep.get(row["a"], row["v"]))
         return account
 
-    def _keep_turns(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
-        turns = column(batch, "turn_hashes")
-        if pa.types.is_null(turns.type):
-            return
-        if isinstance(turns, pa.ChunkedArray):
-            turns = turns.combine_chunks()
-        offsets = turns.offsets.to_numpy().astype(np.int64)
-        values = turns.values.to_numpy(zero_copy_only=False)
-        length = np.where(turns.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
-        ends = offsets[1:]
-        for name, least, back in (("held", 2, 1), ("went_on", 3, 2)):
-            rows = np.flatnonzero(length >= least)
-            self._put(f"{name}_hash", values[ends[rows] - back])
-            self._put(f"{name}_by", account[rows])
-            self._put(f"{name}_us", ts[rows])
-
-    def _keep_refusals(self, batch: pa.RecordBatch, account: I32, ts: I64) -> None:
-        status, blocked = column(batch, "status"), column(batch, "blocked_by")
-        refused = np.zeros(batch.num_rows, bool)
-        if not pa.types.is_null(status.type):
-            refused |= pc.fill_null(pc.equal(status, 429), False).to_numpy(zero_copy_only=False)
-        if not pa.types.is_null(blocked.type):
-            refused |= blocked.is_valid().to_numpy(zero_copy_only=False)
-        self._put("refused_by", account[refused])
-        self._put("refused_us", ts[refused])
-
     def _keep_places(self, batch: pa.RecordBatch) -> None:
         place = column(batch, "raw_ref")
         if pa.types.is_null(place.type):
@@ -277,14 +239,6 @@ class Collector:
             declared[rank[code]] = number[name]
         gateway = np.zeros(n, bool)
         gateway[rank[sorted(self._gateway)]] = True
-        turns = Turns(
-            self._joined("held_hash", np.uint64),
-            rank[self._joined("held_by", np.int32)].astype(np.int64),
-            self._joined("held_us", np.int64),
-            self._joined("went_on_hash", np.uint64),
-            rank[self._joined("went_on_by", np.int32)].astype(np.int64),
-            self._joined("went_on_us", np.int64),
-        )
         return Reduced(
             principals,
             volume,
@@ -300,9 +254,7 @@ class Collector:
             self._places,
             activity,
             first_hour,
-            turns,
-            rank[self._joined("refused_by", np.int32)].astype(np.int64),
-            self._joined("refused_us", np.int64),
+            self._events.finish(rank),
             declared,
             gateway,
             dict(sorted(self.filled.items())),

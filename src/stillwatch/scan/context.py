@@ -10,6 +10,7 @@ import numpy.typing as npt
 from stillwatch.detect import confirm as cf
 from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
+from stillwatch.detect import ledger as ld
 from stillwatch.detect import score as sc
 from stillwatch.detect.keys import KeyIndex, build_index, lighter, without
 from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
@@ -70,8 +71,9 @@ class Context:
     time: TimeView
     residuals: npt.NDArray[np.float32]
     strata: Strata
-    handovers: dt.Handovers
-    unlinked: Bool
+    handovers: ld.Moves
+    replays: ld.Moves
+    """Reasoning blocks that changed accounts."""
     family_key: I64
     """Key number in FORM of each prompt family."""
     system_key: I64
@@ -174,29 +176,34 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     form_index = without(form_index, size < LINKING_KEYS)
     public = _public_keys(form_index, scarce, residuals, strata, seed)
     public |= _published(reduced, held, form_index.n_keys)
-    turns = reduced.turns
+    events = reduced.events
+    turns, blocks = events.turns, events.blocks
     bans = np.flatnonzero(units.banned_us > 0)
-    edges = dt.find_handovers(
+    refusals = (
+        np.concatenate([events.refused_by, bans]),
+        np.concatenate([events.refused_us, units.banned_us[bans]]),
+    )
+    handovers = ld.find_handovers(
         turns.held_hash,
         turns.held_by,
         turns.held_us,
         turns.went_on_hash,
         turns.went_on_by,
         turns.went_on_us,
-        np.concatenate([reduced.refused_by, bans]),
-        np.concatenate([reduced.refused_us, units.banned_us[bans]]),
+        *refusals,
+    )
+    replays = ld.find_replays(
+        blocks.out_hash, blocks.out_by, blocks.out_us, blocks.in_hash, blocks.in_by, blocks.in_us, *refusals
     )
     form_index = without(form_index, public)
     once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
     given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
     signup = np.isin(reduced.link.key_kind, given)
     activity = reduced.activity
-    group = units.honest_group
-    known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])
     return Context(
         reduced,
         units,
-        GroupRows(reduced, group),
+        GroupRows(reduced, units.honest_group),
         seed,
         form_index,
         link_index,
@@ -209,8 +216,8 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         view,
         residuals,
         strata,
-        edges,
-        ~known,
+        handovers,
+        replays,
         held,
         of_system,
         size,

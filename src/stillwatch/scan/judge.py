@@ -12,6 +12,7 @@ import numpy.typing as npt
 from stillwatch.detect import confirm as cf
 from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
+from stillwatch.detect import ledger as ld
 from stillwatch.detect import score as sc
 from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover
 from stillwatch.engine.threads import each, workers
@@ -230,6 +231,21 @@ def _work_split(context: Context, rows: GroupRows, own: dict[tuple[str, int], I6
     return replace(best, p=min(1.0, best.p * max(1, tests)))
 
 
+def moves(context: Context, member: Bool) -> list[dt.Direct]:
+    """Hand-overs, and replayed blocks between accounts that did not hand over: one act is not counted twice.
+
+    Accounts of one known-honest group may move what they like among themselves.
+    """
+    group = context.units.honest_group
+    handed, replayed = context.handovers, context.replays
+    apart = [(group[m.source] < 0) | (group[m.source] != group[m.target]) for m in (handed, replayed)]
+    twice = np.isin(replayed.pairs(len(member)), handed.pairs(len(member)))
+    return [
+        ld.moved("handover", "HANDOVER", handed, member, apart[0]),
+        ld.moved("replay", "TRACE", replayed, member, apart[1] & ~twice),
+    ]
+
+
 def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     """Stage 5, one director: fills `families`, `direct`, `items`, `space`."""
     reduced, units = context.reduced, context.units
@@ -245,7 +261,7 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     batch = dt.signup_batch(units.created_us, mail_class, unselected(context, members))
     finding.direct = [
         split,
-        dt.handover(context.handovers, member, context.unlinked),
+        *moves(context, member),
         replace(batch, reach=batch.observed / len(members)),
         dt.takeover(reduced.first_us, reduced.last_us, units.banned_us, members, end, start),
     ]

@@ -240,6 +240,8 @@ HELP = {
     "LINK sign-up batches": "Add created_at to the accounts table: it also carries a direct test.",
     "direct: hand-over": "Log turn_hashes, or text to make them from: a conversation that goes on elsewhere "
     "is the strongest evidence there is.",
+    "direct: replayed reasoning": "Log the hashes of reasoning blocks that requests carry and responses return "
+    "(reasoning_in, reasoning_out): a block that comes back under another account is a direct test.",
     "direct: take-over after bans": "Pass a sanctions table (ts, account_id, kind): what takes over after a ban is "
     "then seen.",
     "owners that the operator verified": "Mark verified owners in the accounts table (entity_id, verified): they are "

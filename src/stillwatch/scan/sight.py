@@ -29,6 +29,7 @@ _OF_ROWS = (
     ("LINK client stack", ("ja4",)),
     ("direct: work split", ("prompt", "prompt_sketch")),
     ("direct: hand-over", ("turn_hashes",)),
+    ("direct: replayed reasoning", ("reasoning_in",)),
 )
 _OF_ACCOUNTS = (
     ("LINK payment", "payment_fp"),

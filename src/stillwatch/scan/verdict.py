@@ -37,7 +37,7 @@ def decide(
         np.array([len(f.members) for f in everything], np.int64),
         is_reference,
     )
-    level = DIRECT_LEVEL / max(1, 4 * len(findings))
+    level = DIRECT_LEVEL / max(1, sum(len(f.direct) for f in findings))
     tested = [f for f in findings if _singled_out(context, f, level)]
     asked = np.array([f.reference < 0 and _singled_out(context, f, level) for f in everything], bool)
     outcome = sc.conformal(score, is_reference, asked)

@@ -1,0 +1,138 @@
+"""What one account held and another took up: conversations (hand-overs) and reasoning blocks (replays).
+
+Both are private: a prefix of two turns and a reasoning block that the model returned are known to whoever received
+them. A firm that rotates a pool of keys makes the same moves, so they never name a group by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from stillwatch.detect.direct import Direct
+from stillwatch.detect.population import I64, Bool
+
+LEAST_MOVES = 2
+"""Pairs of accounts below which no group is said to hand over: one may be a person who changed accounts."""
+MOST_HOLDERS = 8
+"""Accounts with one reasoning block from which it is a published one: in a data set, in a client's tests."""
+AFTER_REFUSAL_US = 60_000_000
+
+Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What changed accounts: parallel arrays, one element per (thing, from, to)."""
+
+    source: I64
+    target: I64
+    ts: I64
+    """When the other account took it up, microseconds."""
+    after_refusal: Bool
+    """Within 60 s of a 429 or ban of the first account: the cleaner kind."""
+
+    def pairs(self, accounts: int) -> I64:
+        """Each move's pair of accounts as one number."""
+        return self.source * accounts + self.target
+
+
+def moved(name: str, view: str, moves: Moves, member: Bool, counted: Bool) -> Direct:
+    """More moves inside than chance? `member` bool[accounts]; `counted` bool[moves]: no known common owner.
+
+    Counted are distinct pairs of accounts; lambda = outside pairs x n(n-1) / (N(N-1)). One pair fires nothing.
+    """
+    n, total = int(member.sum()), len(member)
+    pairs = np.unique(moves.pairs(total)[counted])
+    inside = int((member[pairs // total] & member[pairs % total]).sum())
+    outside = len(pairs) - inside
+    expected = outside * n * (n - 1) / max(1, total * (total - 1))
+    p = float(stats.poisson.sf(inside - 1, max(expected, 1e-3))) if inside >= LEAST_MOVES else 1.0
+    return Direct(name, view, p, inside, expected, inside / max(1, n))
+
+
+def after_refusals(source: I64, ts: I64, refused_by: I64, refused_us: I64) -> Bool:
+    """Which moves come within a minute of a 429 or ban of `source`; `refused_*` in any order."""
+    rank = np.lexsort((refused_us, refused_by))
+    by, us = refused_by[rank], refused_us[rank]
+    after = np.zeros(len(source), bool)
+    for i in range(len(source)):
+        a, b = np.searchsorted(by, [source[i], source[i] + 1])
+        at = np.searchsorted(us[a:b], ts[i], side="right")
+        after[i] = at > 0 and ts[i] - us[a + at - 1] <= AFTER_REFUSAL_US
+    return after
+
+
+def _first_holdings(hashes: Hashes, owners: I64, times: I64) -> tuple[Hashes, I64, I64]:
+    """First time that each account holds each thing, sorted by thing and account."""
+    order = np.lexsort((times, owners, hashes))
+    hashes, owners, times = hashes[order], owners[order], times[order]
+    fresh = np.ones(len(hashes), bool)
+    fresh[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+    return hashes[fresh], owners[fresh], times[fresh]
+
+
+def find_handovers(
+    held_hash: Hashes,
+    held_by: I64,
+    held_us: I64,
+    went_on_hash: Hashes,
+    went_on_by: I64,
+    went_on_us: I64,
+    refused_by: I64,
+    refused_us: I64,
+) -> Moves:
+    """Prefixes of at least two user turns that exactly two accounts hold, the second going on where the first was.
+
+    `held_*`: each exchange's running hash after its newest turn; `went_on_*`: each exchange's running hash before
+    its newest turn; `refused_*`: 429s and bans, any order. A prefix with three holders or more is public.
+    """
+    hashes, owners, times = _first_holdings(
+        np.concatenate([held_hash, went_on_hash]),
+        np.concatenate([held_by, went_on_by]),
+        np.concatenate([held_us, went_on_us]),
+    )
+    _, start, holders = np.unique(hashes, return_index=True, return_counts=True)
+    pair = start[holders == 2]
+    swap = times[pair] > times[pair + 1]
+    earlier, later = np.where(swap, pair + 1, pair), np.where(swap, pair, pair + 1)
+    source, target, ts = owners[earlier], owners[later], times[later]
+    return Moves(source, target, ts, after_refusals(source, ts, refused_by, refused_us))
+
+
+def find_replays(
+    out_hash: Hashes,
+    out_by: I64,
+    out_us: I64,
+    in_hash: Hashes,
+    in_by: I64,
+    in_us: I64,
+    refused_by: I64,
+    refused_us: I64,
+) -> Moves:
+    """Reasoning blocks that one account was given and another sent back: the ledger of blocks.
+
+    `out_*`: blocks that responses held; `in_*`: blocks that requests carried. A move goes from the account that was
+    given the block (where the log does not hold that, from the first that sent it) to each other that sent it. What
+    several accounts were given is a constant of the model, what more than `MOST_HOLDERS` have is published.
+    """
+    given, giver, _ = _first_holdings(out_hash, out_by, out_us)
+    names, first, several = np.unique(given, return_index=True, return_counts=True)
+    owner_of = giver[first]
+    sent, sender, when = _first_holdings(in_hash, in_by, in_us)
+    # By time inside each block, so that the first sender stands in for an owner that the log does not know.
+    order = np.lexsort((sender, when, sent))
+    sent, sender, when = sent[order], sender[order], when[order]
+    _, start, of, holders = np.unique(sent, return_index=True, return_inverse=True, return_counts=True)
+    source = sender[start][of]
+    place = np.minimum(np.searchsorted(names, sent), max(0, len(names) - 1))
+    private = holders[of] <= MOST_HOLDERS
+    if len(names):
+        known = names[place] == sent
+        source = np.where(known, owner_of[place], source)
+        private &= ~known | (several[place] == 1)
+    crossed = np.flatnonzero((source != sender) & private)
+    source, target, ts = source[crossed], sender[crossed], when[crossed]
+    return Moves(source, target, ts, after_refusals(source, ts, refused_by, refused_us))
