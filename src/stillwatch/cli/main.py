@@ -34,6 +34,7 @@ from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
 from stillwatch.scan.preview import preview
 from stillwatch.schema.errors import StillwatchError, UsageError
+from stillwatch.sketch import default_rules, load_rules
 from stillwatch.store.results import Results, read_earlier, read_results, refuse_existing, write_results
 
 app = typer.Typer(
@@ -62,6 +63,12 @@ KeepRefused = Annotated[
     bool,
     typer.Option(
         "--keep-refused", help="Write the bytes of refused rows to refused.jsonl: may hold prompts."
+    ),
+]
+Rules = Annotated[
+    Path | None,
+    typer.Option(
+        "--rules", help="Rule pack (YAML) that tells what requests ask for, instead of the built-in one."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -184,6 +191,7 @@ def scan(
         Path | None, typer.Option("--previous", help="Earlier results folder: groups keep their ids.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    rules: Rules = None,
     strict: Strict = False,
     keep_refused: KeepRefused = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
@@ -191,6 +199,7 @@ def scan(
 ) -> None:
     """Scan request logs for campaigns."""
     refuse_existing(out, force=force)
+    pack = default_rules() if rules is None else load_rules(rules)
     earlier = None if previous is None else read_earlier(previous)
     scanned = _scan_with_progress(
         logs,
@@ -203,6 +212,7 @@ def scan(
         options=Options(seed=seed),
         earlier=earlier,
         lookups=read_lookups(),
+        rules=pack,
         keep_refused=keep_refused,
     )
     _write(scanned, out, force)
@@ -293,6 +303,7 @@ def sketch(
     sanctions: SideTable = None,
     releases: SideTable = None,
     references: SideTable = None,
+    rules: Rules = None,
     strict: Strict = False,
 ) -> None:
     """Write logs without their text: fingerprints instead of prompts, to be scanned elsewhere with the same findings.
@@ -300,6 +311,7 @@ def sketch(
     The fingerprints are made with public constants: whoever holds them can tell whether a text that they know occurs.
     """
     side = _side(accounts=accounts, sanctions=sanctions, releases=releases, references=references)
+    pack = default_rules() if rules is None else load_rules(rules)
     with open_log(
         logs,
         format=format,
@@ -309,7 +321,7 @@ def sketch(
         strict=strict,
         lookups=read_lookups(),
     ) as log:
-        rows = write_canonical(log, out, sketched=True)
+        rows = write_canonical(log, out, sketched=True, rules=pack)
         print(f"{rows:,} rows without text written to {out}, {len(log.refusals):,} refused")
 
 

@@ -16,15 +16,23 @@ import pyarrow.parquet as pq
 from stillwatch.ingest.read import Log
 from stillwatch.ingest.textfree import text_free
 from stillwatch.schema.errors import OutputError, Where, unwritable
+from stillwatch.sketch import RulePack
 
 _ROW_GROUP = 65_536
 
 
-def write_canonical(log: Log, out: Path, *, sketched: bool = False, keep_refused: bool = False) -> int:
+def write_canonical(
+    log: Log,
+    out: Path,
+    *,
+    sketched: bool = False,
+    rules: RulePack | None = None,
+    keep_refused: bool = False,
+) -> int:
     """Write the log to the new folder `out` (mode 0700) in one step; returns the number of exchanges.
 
-    `sketched` writes the text-free form: sketches instead of texts, and no unknown columns. Refused rows are listed
-    in `refused.jsonl`, with their bytes if `keep_refused`.
+    `sketched` writes the text-free form: sketches instead of texts, tagged with `rules` (the pack of this version by
+    default), and no unknown columns. Refused rows are listed in `refused.jsonl`, with their bytes if `keep_refused`.
 
     Accounts come from the side table, else from what the log says about its accounts. Raises OutputError
     (exists, no permission, disk full; nothing half-written stays) and what `Log.batches` raises.
@@ -39,7 +47,7 @@ def write_canonical(log: Log, out: Path, *, sketched: bool = False, keep_refused
     except OSError as error:
         raise unwritable(error, str(out), "the tables") from error
     try:
-        rows = _write_exchanges(log, work / "exchanges.parquet", sketched)
+        rows = _write_exchanges(log, work / "exchanges.parquet", sketched, rules)
         tables = dict(log.side)
         if "accounts" not in tables and len(log.owners):
             tables["accounts"] = log.owners.table()
@@ -60,11 +68,11 @@ def write_canonical(log: Log, out: Path, *, sketched: bool = False, keep_refused
     return rows
 
 
-def _write_exchanges(log: Log, path: Path, sketched: bool) -> int:
+def _write_exchanges(log: Log, path: Path, sketched: bool, rules: RulePack | None) -> int:
     rows = 0
     writer: pq.ParquetWriter | None = None
     with contextlib.ExitStack() as stack:
-        for batch in _pieces(log, sketched):
+        for batch in _pieces(log, sketched, rules):
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(path, batch.schema, compression="zstd"))
             elif batch.schema != writer.schema:
@@ -77,10 +85,10 @@ def _write_exchanges(log: Log, path: Path, sketched: bool) -> int:
     return rows
 
 
-def _pieces(log: Log, sketched: bool) -> Iterator[pa.RecordBatch]:
+def _pieces(log: Log, sketched: bool, rules: RulePack | None) -> Iterator[pa.RecordBatch]:
     for batch in log.batches():
         if sketched:
-            yield from text_free(batch)
+            yield from text_free(batch, rules)
         else:
             yield batch
 

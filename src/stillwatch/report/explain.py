@@ -67,6 +67,8 @@ def _group(results: Results, group: Group) -> str:
             f"{words.span(group.first_ts, group.last_ts)}."
         ),
     ]
+    if group.capabilities:
+        lines.append(_wrapped(words.asked(group.capabilities)))
     if group.merged_from:
         lines.append(_wrapped(f"Takes in the earlier {words.listed(group.merged_from)}."))
     if group.split_from:

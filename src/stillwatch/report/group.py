@@ -44,7 +44,7 @@ def render_group(group: Group, run: Run, rows: Rows) -> str:
         f"<code class='soft'>{escape(group.id)}</code></div>"
         f"<p class='name'>{_title(group)}</p>"
         f"<p>{words.plural(group.exchanges, 'exchange')}{own}, {words.span(group.first_ts, group.last_ts)}.</p>"
-        f"{descent}"
+        f"{_asked(group)}{descent}"
         f"<p class='do small'><b>What to do.</b> {escape(group.recommended_action)}</p>"
         f"<div class='claims'>{''.join(_claim(c) for c in group.claims)}</div>"
         f"<h3>Activity</h3>{_activity(group, run)}"
@@ -53,6 +53,11 @@ def render_group(group: Group, run: Run, rows: Rows) -> str:
         f"{_sharing(group)}{_families(group, rows)}{_members(rows.accounts)}{_keys(group.evidence)}"
         f"{_timeline(group.timeline)}</section>"
     )
+
+
+def _asked(group: Group) -> str:
+    asked = words.asked(group.capabilities)
+    return f"<p class='soft small'>{escape(asked)}</p>" if asked else ""
 
 
 def _title(group: Group) -> str:

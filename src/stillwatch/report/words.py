@@ -28,6 +28,7 @@ KINDS = {
     "FORM": "What requests look like",
     "LINK": "What accounts share",
     "TIME": "When accounts are active",
+    "TRACE": "What is asked for",
     "DIRECT": "Direct test",
     "COUNTER": "Against",
     "ALL": "Mixture and multiplicity",
@@ -154,3 +155,9 @@ def verdict(group: Group) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def asked(capabilities: Sequence[str]) -> str:
+    """What a group's templates ask for, by the tags of the rule pack; empty where no tag is common."""
+    names = listed([name.replace("_", " ") for name in capabilities])
+    return f"Its templates ask for: {names}." if names else ""

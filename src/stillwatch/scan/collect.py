@@ -22,7 +22,7 @@ from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan.events import EventCollector, Events
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
-from stillwatch.sketch import PartSketch, sketch_of, stored_or_text
+from stillwatch.sketch import PartSketch, RulePack, default_rules, sketch_of, stored_or_text
 from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
 from stillwatch.views.families import Families, find_families
@@ -50,6 +50,8 @@ class Rows:
     item: U64
     """Hash of the normalised prompt; 0 where there is none."""
     level: npt.NDArray[np.uint8]
+    tags: npt.NDArray[np.uint32]
+    """What is asked for, by bit of the rule pack: tags of the prompt and of its system prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,9 @@ class Reduced:
     filled: dict[str, int]
     """Rows with a value, per column."""
     own_refusals: int
+    rules: RulePack
+    untagged: int
+    """Exchanges whose prompt came as a sketch with tags of another rule pack."""
     public_postings: U64
     """Shingles of published prompts, sorted; what a family consists of is public if half of it is among them."""
 
@@ -99,17 +104,18 @@ def _failed(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
 class Collector:
     """Feeds on canonical batches; `finish` gives the reduced log. `folder` takes the spooled postings.
 
-    `lookups`: published prompts, and exits that strangers share.
+    `lookups`: published prompts, and exits that strangers share. `rules`: what requests are tagged with.
     """
 
-    def __init__(self, folder: Path, lookups: Lookups = NO_LOOKUPS) -> None:
+    def __init__(self, folder: Path, lookups: Lookups = NO_LOOKUPS, rules: RulePack | None = None) -> None:
+        self._rules = rules or default_rules()
         self._lookups = lookups
         self._codes: dict[str, int] = {}
         self._signals: tuple[BatchSignal, ...] = (*link.BATCH_SIGNALS, *form.BATCH_SIGNALS)
         self._tables = {signal.name: Aggregate() for signal in self._signals}
         self._hours = Aggregate()
         self._prompts = Spool(folder / "prompt.u64")
-        self._systems = SystemPrompts(folder)
+        self._systems = SystemPrompts(folder, self._rules)
         self._places = Places()
         self._events = EventCollector()
         self._parts: dict[str, list[npt.NDArray[Any]]] = {}
@@ -118,6 +124,7 @@ class Collector:
         self.filled: dict[str, int] = {}
         self.rows = 0
         self.own_refusals = 0
+        self.untagged = 0
 
     def close(self) -> None:
         """Delete the spooled postings."""
@@ -142,11 +149,13 @@ class Collector:
                 self.own_refusals += batch.num_rows - pc.sum(keep).as_py()
                 mask = keep.to_numpy(zero_copy_only=False)
                 batch, account, ts = batch.filter(keep), account[mask], ts[mask]
-        prompt = part_sketch(batch, "prompt")
+        prompt = part_sketch(batch, "prompt", self._rules)
+        self.untagged += prompt.untagged
         self._put("account", account)
         self._put("ts", ts)
         self._put("item", np.where(_failed(batch), np.uint64(0), prompt.exact))
         self._put("level", prompt.level)
+        self._put("tags", prompt.tags)
         self._prompts.append(prompt.post_offsets, prompt.post)
         self._systems.add(batch, account, ts, len(self._places))
         self._keep_places(batch)
@@ -214,9 +223,13 @@ class Collector:
         n = len(principals)
         account: I32 = rank[self._joined("account", np.int32)]
         ts: I64 = self._joined("ts", np.int64)
-        rows = Rows(account, ts, self._joined("item", np.uint64), self._joined("level", np.uint8))
+        item, level, tags = (
+            self._joined("item", np.uint64),
+            self._joined("level", np.uint8),
+            self._joined("tags", np.uint32),
+        )
         offsets, postings = self._prompts.read()
-        families = find_families(account, offsets, postings, rows.level, n)
+        families = find_families(account, offsets, postings, level, n)
         volume = np.bincount(account, minlength=n).astype(np.int64)
         first = np.full(n, np.iinfo(np.int64).max)
         last = np.zeros(n, np.int64)
@@ -228,6 +241,8 @@ class Collector:
         form_parts = [self._table(s.name, form.KINDS, rank) for s in form.BATCH_SIGNALS]
         form_parts.append(_family_rows(families, account, ts, "prompt_family", n))
         systems = self._systems.finish(rank, n)
+        there = systems.of_row >= 0
+        tags[there] |= systems.tags[systems.of_row[there]]
         form_parts.append(
             _family_rows(systems.families, systems.account, systems.first_us, "system_family", n)
         )
@@ -244,7 +259,7 @@ class Collector:
             volume,
             first,
             last,
-            rows,
+            Rows(account, ts, item, level, tags),
             _key_table(link_parts, link.KINDS, n),
             _key_table(form_parts, form.KINDS, n),
             families,
@@ -259,6 +274,8 @@ class Collector:
             gateway,
             dict(sorted(self.filled.items())),
             self.own_refusals,
+            self._rules,
+            self.untagged,
             self._lookups.public_postings,
         )
 
@@ -294,10 +311,10 @@ def _part(kind: int, account: I32, key: U64, count: I32, first: I64, last: I64) 
     return _Part(kind, account, names, place, count, first, last)
 
 
-def part_sketch(batch: pa.RecordBatch, part: str) -> PartSketch:
+def part_sketch(batch: pa.RecordBatch, part: str, rules: RulePack | None = None) -> PartSketch:
     """The sketch of `prompt` or `system`: supplied by the log, or made from its text."""
     texts = column(batch, part).cast(pa.string())
-    return sketch_of(stored_or_text(column(batch, f"{part}_sketch"), texts))
+    return sketch_of(stored_or_text(column(batch, f"{part}_sketch"), texts, rules), rules)
 
 
 def _family_rows(families: Families, account: I32, ts: I64, kind: str, accounts: int) -> _Part:

@@ -27,6 +27,7 @@ from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.claims import claims
 from stillwatch.scan.collect import SEPARATOR
+from stillwatch.scan.content import capabilities, elicitation
 from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
@@ -89,8 +90,10 @@ def tabulate(
         if len(assignment.accounts) == 0:
             continue
         name = _name(judged.context, finding, used)
-        harvest = _harvest(rows, context, finding, assignment.accounts)
-        groups.append(_group(rows, judged, finding, assignment, name, names, releases, int(harvest.sum())))
+        own = _own_rows(rows, context, finding, assignment.accounts)
+        harvest = np.bincount(context.reduced.rows.account[own], minlength=context.reduced.accounts)
+        harvest = harvest[assignment.accounts]
+        groups.append(_group(rows, judged, finding, assignment, name, names, releases, own))
         accounts.append(_accounts(context, finding, assignment, name, harvest))
         streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))
@@ -221,12 +224,13 @@ def _group(
     name: str,
     held: list[Held],
     releases: list[TimelineEvent],
-    harvest: int,
+    own: I64,
 ) -> Group:
     context = judged.context
     reduced, units = context.reduced, context.units
     members = assignment.accounts
     evidence, against = _evidence(judged, finding, finding.members)
+    evidence += elicitation(reduced, own)
     # Of an account whose every request Stillwatch refused, the log holds no exchange.
     active = members[reduced.first_us[members] > 0]
     first, last = int(reduced.first_us[active].min()), int(reduced.last_us[active].max())
@@ -241,13 +245,13 @@ def _group(
         why=finding.why,
         accounts=len(members),
         exchanges=int(reduced.volume[members].sum()),
-        harvest_exchanges=harvest,
+        harvest_exchanges=len(own),
         first_ts=iso(first),
         last_ts=iso(last),
         claims=claims(judged, finding),
         evidence=evidence,
         counter_evidence=against,
-        capabilities=[],
+        capabilities=capabilities(reduced.rows.tags[own], reduced.rules),
         families=[family_id(context, family) for family in held],
         timeline=timeline(first, last, bans[bans > 0].tolist(), releases),
         activity=activity.tolist(),
@@ -258,15 +262,12 @@ def _group(
     )
 
 
-def _harvest(rows: GroupRows, context: Context, finding: Finding, members: I64) -> I64:
-    """Exchanges of each member in the group's own families, shape (members,)."""
+def _own_rows(rows: GroupRows, context: Context, finding: Finding, members: I64) -> I64:
+    """Exchanges of the members in the group's own families."""
     inside = np.zeros(context.reduced.accounts, bool)
     inside[members] = True
-    mine = np.unique(
-        np.concatenate([np.zeros(0, np.int64), *rows.own(finding.families, finding.systems, inside).values()])
-    )
-    counts = np.bincount(context.reduced.rows.account[mine], minlength=context.reduced.accounts)
-    return counts[members].astype(np.int64)
+    own = rows.own(finding.families, finding.systems, inside)
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *own.values()]))
 
 
 def _accounts(

@@ -30,6 +30,7 @@ from stillwatch.scan.units import align
 from stillwatch.schema.errors import EmptyLogError
 from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, TableUsed
+from stillwatch.sketch import RulePack, default_rules
 
 Progress = Callable[[str, int, int], None]
 
@@ -44,12 +45,13 @@ class Options:
     most_references: int | None = None
     """Use at most so many reference groups (the arena measures 0, 20, 50); None: all."""
 
-    def digest(self, tables: Sequence[TableUsed] = ()) -> str:
-        """SHA-256 of the options and of the lookup tables at hand, hex."""
+    def digest(self, tables: Sequence[TableUsed] = (), rules: str = "") -> str:
+        """SHA-256 of the options, of the lookup tables at hand and of the rule pack (by its digest), hex."""
         plain: dict[str, object] = {
             "seed": self.seed,
             "roads": list(self.roads),
             "most_references": self.most_references,
+            "rules": rules,
         }
         if tables:
             plain["tables"] = {table.name: table.digest for table in tables}
@@ -93,16 +95,19 @@ def scan(
     options: Options | None = None,
     earlier: Earlier | None = None,
     lookups: Lookups = NO_LOOKUPS,
+    rules: RulePack | None = None,
     keep_refused: bool = False,
     progress: Progress = _silent,
 ) -> Scanned:
     """Scan logs (files, globs, directories, `-`). Raises StillwatchError's kinds; writes nothing.
 
     Groups that go on from those of an `earlier` scan keep their ids. `lookups` are tables of what is publicly known
-    (`stillwatch.ingest.lookup`); the results name them by digest, and say what was lost without them. `keep_refused`
+    (`stillwatch.ingest.lookup`); the results name them by digest, and say what was lost without them. `rules` is the
+    rule pack that tells what requests ask for, that of this version by default. `keep_refused`
     lists refused rows with their bytes, which may hold anything that a log holds.
     """
     options = options or Options()
+    rules = rules or default_rules()
     started = time.monotonic()
     marks: dict[str, float] = {}
     with (
@@ -118,7 +123,7 @@ def scan(
             lookups=lookups,
         ) as log,
     ):
-        collector = Collector(Path(folder), lookups)
+        collector = Collector(Path(folder), lookups, rules)
         try:
             rows: dict[int, int] = {}
             for batch in log.batches():
@@ -171,7 +176,7 @@ def scan(
             ]
             run = Run(
                 version=version(),
-                config_digest=options.digest(lookups.used),
+                config_digest=options.digest(lookups.used, rules.digest),
                 seed=options.seed,
                 inputs=inputs,
                 accounts=reduced.accounts,
@@ -253,6 +258,7 @@ def _seen(reduced: Reduced, tables: Mapping[str, pa.Table]) -> Seen:
 
 def _notes(judged: Judged, listed: Sequence[Finding]) -> list[str]:
     notes = []
+    reduced = judged.context.reduced
     quiet = len(judged.findings) + len(judged.references) - len(listed)
     if quiet:
         notes.append(
@@ -262,5 +268,10 @@ def _notes(judged: Judged, listed: Sequence[Finding]) -> list[str]:
     if shut:
         notes.append(
             f"{shut} accounts of registered gateways without verified end users were not judged as accounts."
+        )
+    if reduced.untagged:
+        notes.append(
+            f"{reduced.untagged:,} prompts came as sketches with tags of another rule pack than version "
+            f"{reduced.rules.version}: what they ask for was not read."
         )
     return notes

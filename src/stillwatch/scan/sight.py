@@ -27,6 +27,7 @@ _OF_ROWS = (
     ("FORM tools and formats", ("tools_hash", "format_hash")),
     ("LINK addresses", ("ip",)),
     ("LINK client stack", ("ja4",)),
+    ("TRACE what is asked for", ("prompt", "prompt_sketch")),
     ("direct: work split", ("prompt", "prompt_sketch")),
     ("direct: hand-over", ("turn_hashes",)),
     ("direct: replayed reasoning", ("reasoning_in",)),
@@ -41,7 +42,7 @@ _OF_ACCOUNTS = (
     ("direct: sign-up batches", "created_at"),
     ("owners that the operator verified", "verified"),
 )
-BLIND_VIEWS = ("TRACE, FAN-OUT",)
+BLIND_VIEWS = ("FAN-OUT",)
 """Views of the design that this version does not have."""
 
 

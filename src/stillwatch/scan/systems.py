@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stillwatch.engine.spool import Spool
-from stillwatch.sketch import PartSketch, sketch_of, stored_or_text
+from stillwatch.sketch import PartSketch, RulePack, sketch_of, stored_or_text
 from stillwatch.views.base import I32, I64, U64, column
 from stillwatch.views.families import Families, find_families
 
@@ -26,6 +26,7 @@ class Systems:
     postings: npt.NDArray[np.uint64]
     rows: dict[int, list[int]]
     """Counted exchanges that carry the prompt first: several only where they came at one time."""
+    tags: npt.NDArray[np.uint32]
     of_row: I32
     """System prompt of each counted exchange, as a place in the arrays above; -1 for none."""
 
@@ -33,7 +34,9 @@ class Systems:
 class SystemPrompts:
     """Feeds on canonical batches; `finish` gives the prompts and their families."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rules: RulePack | None = None) -> None:
+        self._rules = rules
+        self._tags: list[int] = []
         self._spool = Spool(folder / "system.u64")
         self._number: dict[tuple[int, int], int] = {}
         self._account: list[int] = []
@@ -49,7 +52,7 @@ class SystemPrompts:
     def add(self, batch: pa.RecordBatch, account: I32, ts: I64, start: int) -> None:
         """Take in one batch; its first row is the counted row `start`. Each prompt is sketched once a batch."""
         # The reader gives every column of the schema; one without a value says nothing.
-        values = stored_or_text(column(batch, "system_sketch"), column(batch, "system"))
+        values = stored_or_text(column(batch, "system_sketch"), column(batch, "system"), self._rules)
         of_row = np.full(len(account), -1, np.int32)
         self._of_row.append(of_row)
         if pa.types.is_null(values.type) or values.null_count == len(values):
@@ -57,7 +60,7 @@ class SystemPrompts:
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         encoded = values.dictionary_encode()
-        part = sketch_of(encoded.dictionary)
+        part = sketch_of(encoded.dictionary, self._rules)
         index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         there = np.flatnonzero(index >= 0)
         order = there[np.lexsort((ts[there], index[there], account[there]))]
@@ -78,6 +81,7 @@ class SystemPrompts:
                 self._account.append(who)
                 self._us.append(us)
                 self._level.append(int(part.level[which]))
+                self._tags.append(int(part.tags[which]))
                 self._rows[number] = [row]
                 fresh.append(which)
             elif us < self._us[number]:
@@ -94,7 +98,8 @@ class SystemPrompts:
         account = rank[np.array(self._account, np.int32)]
         of_row = np.concatenate(self._of_row) if self._of_row else np.zeros(0, np.int32)
         found = find_families(account, offsets, postings, np.array(self._level, np.uint8), accounts)
-        return Systems(found, account, np.array(self._us, np.int64), offsets, postings, self._rows, of_row)
+        us, tags = np.array(self._us, np.int64), np.array(self._tags, np.uint32)
+        return Systems(found, account, us, offsets, postings, self._rows, tags, of_row)
 
 
 def _postings(part: PartSketch, rows: I64) -> tuple[I64, U64]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from stillwatch.scan.assign import Assignment
+from stillwatch.scan.content import of_families
 from stillwatch.scan.context import Context, Finding
 from stillwatch.scan.skeletons import Held, telling
 from stillwatch.schema.results import FAMILY_ROWS
@@ -42,6 +43,7 @@ def family_rows(context: Context, held: list[Held], texts: Mapping[Held, str]) -
     reduced, df = context.reduced, context.form.df()
     prompts, systems = reduced.prompt_families, reduced.systems.families
     rows = np.bincount(prompts.family, minlength=len(prompts))
+    asked = of_families(reduced, held)
     out: list[dict[str, object]] = []
     for part, number in held:
         key = int(context.family_key[number] if part == "prompt" else context.system_key[number])
@@ -53,7 +55,7 @@ def family_rows(context: Context, held: list[Held], texts: Mapping[Held, str]) -
                 "skeleton": texts.get((part, number)),
                 "accounts": int(df[key]),
                 "exchanges": int(rows[number]) if part == "prompt" else None,
-                "capability": [],
+                "capability": asked[part, number],
                 "public": bool(context.public[key]),
             }
         )

@@ -15,6 +15,7 @@ import numba as nb
 import numpy as np
 
 from stillwatch.sketch.fold import CJK, DIGIT, DROP, MATH_FIRST, MATH_LAST, POINT, QUOTE, SEPARATOR
+from stillwatch.sketch.match import tags_of
 
 _U = np.uint64
 _START = _U(0xCBF29CE484222325)
@@ -215,14 +216,16 @@ def tokens_of(
 
 
 @nb.njit(nogil=True, cache=True)
-def sketch_rows(data: Any, offsets: Any, plane: Any, math: Any) -> Any:
-    """All rows of a string column: exact, mask, level, tokens, script, posting offsets, postings."""
+def sketch_rows(data: Any, offsets: Any, plane: Any, math: Any, rules: Any) -> Any:
+    """All rows of a string column: exact, mask, level, tokens, script, tags, posting offsets, postings."""
     n = len(offsets) - 1
     exact = np.zeros(n, np.uint64)
     mask = np.zeros(n, np.uint64)
     level = np.zeros(n, np.uint8)
     tokens = np.zeros(n, np.int32)
     script = np.zeros(n, np.uint8)
+    tags = np.zeros(n, np.uint32)
+    seen_at, seen_in = np.zeros(len(rules.rule_of), np.int64), np.full(len(rules.rule_of), -1)
     post_offsets = np.zeros(n + 1, np.int64)
     post = np.empty(max(1024, 64 * n), np.uint64)
     scratch = np.empty(1 << 12, np.uint64)
@@ -240,6 +243,7 @@ def sketch_rows(data: Any, offsets: Any, plane: Any, math: Any) -> Any:
                 if letters[s] > letters[best]:
                     best = s
             script[row] = best if letters[best] > 0 else 0
+            tags[row] = tags_of(scratch, count, rules, seen_at, seen_in, row)
             mask[row] = masked if masked != _U(0) else _U(1)
             if used + count + 1 > len(post):
                 bigger = np.empty(2 * (used + count + 1), np.uint64)
@@ -263,4 +267,4 @@ def sketch_rows(data: Any, offsets: Any, plane: Any, math: Any) -> Any:
                 h = _stir(_stir(h * _A + scratch[count - 2]) * _A + scratch[count - 1])
             exact[row] = h if h != _U(0) else _U(1)
         post_offsets[row + 1] = used
-    return exact, mask, level, tokens, script, post_offsets, post[:used].copy()
+    return exact, mask, level, tokens, script, tags, post_offsets, post[:used].copy()

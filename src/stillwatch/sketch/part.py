@@ -17,6 +17,7 @@ from stillwatch.schema.errors import FormatError, Where
 from stillwatch.schema.tables import REDACTION_MARKERS
 from stillwatch.sketch.fold import basic_plane, mathematical
 from stillwatch.sketch.kernel import sketch_rows
+from stillwatch.sketch.rules import RulePack, default_rules
 
 SKETCH_VERSION = 1
 NO_TEXT, LATIN, CJK, CYRILLIC, ARABIC, OTHER = range(6)
@@ -44,14 +45,22 @@ class PartSketch:
     script: npt.NDArray[np.uint8]
     """Class of the majority of letters: a script, not a language."""
     tags: npt.NDArray[np.uint32]
-    """Capability and elicitation tags; 0 while no rule pack has been applied."""
+    """Capability and elicitation tags, by bit of the rule pack."""
+    tags_version: int
+    """Version of the rule pack."""
+    untagged: int = 0
+    """Texts that came as sketches with tags of another version: they have none here."""
 
     def __len__(self) -> int:
         return len(self.exact)
 
 
-def sketch_text(texts: pa.Array | pa.ChunkedArray) -> PartSketch:
-    """Sketch a string column, any Arrow string type. Redaction markers count as null. Uses all cores."""
+def sketch_text(texts: pa.Array | pa.ChunkedArray, rules: RulePack | None = None) -> PartSketch:
+    """Sketch a string column, any Arrow string type. Redaction markers count as null. Uses all cores.
+
+    `rules`: what tags are made with, the pack of this version by default.
+    """
+    pack = rules or default_rules()
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     if pa.types.is_dictionary(texts.type):
@@ -60,7 +69,7 @@ def sketch_text(texts: pa.Array | pa.ChunkedArray) -> PartSketch:
     n = len(texts)
     _, offset_buffer, data_buffer = texts.buffers()
     if n == 0 or offset_buffer is None or data_buffer is None:
-        return _without_text(n)
+        return _without_text(n, pack.version)
     offsets = np.frombuffer(offset_buffer, np.int64)[texts.offset : texts.offset + n + 1]
     data = np.frombuffer(data_buffer, np.uint8)
     lengths = np.diff(offsets)
@@ -71,7 +80,7 @@ def sketch_text(texts: pa.Array | pa.ChunkedArray) -> PartSketch:
         if hit:
             keep = np.ones(n, bool)
             keep[hit] = False
-            return sketch_text(pa.array(texts.to_pylist(), pa.large_string(), mask=~keep))
+            return sketch_text(pa.array(texts.to_pylist(), pa.large_string(), mask=~keep), pack)
     threads = min(_MOST_THREADS, os.cpu_count() or 1, 1 + n // 2048)
     # Cut by bytes, not by rows: one 5 MB prompt must not hold up a whole half.
     cuts = np.searchsorted(offsets, np.linspace(offsets[0], offsets[-1], threads + 1)[1:-1])
@@ -79,26 +88,27 @@ def sketch_text(texts: pa.Array | pa.ChunkedArray) -> PartSketch:
     pieces = [offsets[a : b + 1] for a, b in pairwise(bounds) if b > a]
     plane, math = basic_plane(), mathematical()
     if len(pieces) == 1:
-        parts = [sketch_rows(data, pieces[0], plane, math)]
+        parts = [sketch_rows(data, pieces[0], plane, math, pack.rules)]
     else:
         with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(lambda piece: sketch_rows(data, piece, plane, math), pieces))
-    exact, mask, level, tokens, script = (np.concatenate([p[i] for p in parts]) for i in range(5))
-    counts = np.concatenate([np.diff(p[5]) for p in parts])
+            parts = list(pool.map(lambda piece: sketch_rows(data, piece, plane, math, pack.rules), pieces))
+    exact, mask, level, tokens, script, tags = (np.concatenate([p[i] for p in parts]) for i in range(6))
+    counts = np.concatenate([np.diff(p[6]) for p in parts])
     return PartSketch(
         exact,
         mask,
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        np.concatenate([p[6] for p in parts]),
+        np.concatenate([p[7] for p in parts]),
         level,
         tokens,
         np.minimum(lengths, np.iinfo(np.int32).max).astype(np.int32),
         script,
-        np.zeros(n, np.uint32),
+        tags,
+        pack.version,
     )
 
 
-def _without_text(n: int) -> PartSketch:
+def _without_text(n: int, version: int) -> PartSketch:
     return PartSketch(
         np.zeros(n, np.uint64),
         np.zeros(n, np.uint64),
@@ -109,6 +119,7 @@ def _without_text(n: int) -> PartSketch:
         np.zeros(n, np.int32),
         np.zeros(n, np.uint8),
         np.zeros(n, np.uint32),
+        version,
     )
 
 
@@ -130,6 +141,7 @@ def to_binary(part: PartSketch) -> pa.BinaryArray:
         wide(SKETCH_VERSION)
         | (part.level[there].astype(wide) << wide(8))
         | (part.script[there].astype(wide) << wide(16))
+        | wide(part.tags_version << 32)
     )
     out[at + 1] = part.tags[there].astype(wide) | (part.n_tokens[there].astype(wide) << wide(32))
     out[at + 2] = part.n_bytes[there].astype(wide) | (counts[there].astype(wide) << wide(32))
@@ -201,21 +213,28 @@ def _layout(values: pa.Array | pa.ChunkedArray) -> _Layout:
     return _Layout(there, words, at, counts, found)
 
 
-def from_binary(values: pa.Array | pa.ChunkedArray, *, first_row: int = 1) -> PartSketch:
-    """Read stored sketches. FormatError names the row (counted from `first_row`) that is not one."""
+def from_binary(
+    values: pa.Array | pa.ChunkedArray, rules: RulePack | None = None, *, first_row: int = 1
+) -> PartSketch:
+    """Read stored sketches. FormatError names the row (counted from `first_row`) that is not one.
+
+    `rules`: only tags of its version are read, that of this version by default.
+    """
+    pack = rules or default_rules()
     layout = _layout(values)
     for bad, what in layout.faults:
         _refuse(bad, first_row, what)
     there, words, at, counts = layout.there, layout.words, layout.at, layout.counts
     n = len(there)
     if not there.any():
-        return _without_text(n)
+        return _without_text(n, pack.version)
     head = words[at]
     post_offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     first = np.zeros(n, np.int64)
     first[there] = at + _HEADER_WORDS
     source = np.repeat(first - post_offsets[:-1], counts) + np.arange(post_offsets[-1])
     low = np.uint64(0xFFFFFFFF)
+    known = ((head >> np.uint64(32)) & np.uint64(0xFFFF)) == np.uint64(pack.version)
     return PartSketch(
         _placed(there, words[at + 3], np.uint64),
         _placed(there, words[at + 4], np.uint64),
@@ -225,7 +244,9 @@ def from_binary(values: pa.Array | pa.ChunkedArray, *, first_row: int = 1) -> Pa
         _placed(there, words[at + 1] >> np.uint64(32), np.int32),
         _placed(there, np.minimum(words[at + 2] & low, np.uint64(2**31 - 1)), np.int32),
         _placed(there, (head >> np.uint64(16)) & np.uint64(0xFF), np.uint8),
-        _placed(there, words[at + 1] & low, np.uint32),
+        _placed(there, np.where(known, words[at + 1] & low, np.uint64(0)), np.uint32),
+        pack.version,
+        int((~known).sum()),
     )
 
 
@@ -235,7 +256,7 @@ def _placed(there: npt.NDArray[np.bool_], values: U64, dtype: npt.DTypeLike) -> 
     return out
 
 
-def stored_or_text(stored: pa.Array, texts: pa.Array) -> pa.Array:
+def stored_or_text(stored: pa.Array, texts: pa.Array, rules: RulePack | None = None) -> pa.Array:
     """What a part of some rows is sketched from: stored sketches if no row has text, texts if none has a sketch.
 
     Where a log has both, rows with text only get their sketch here, so that no row loses its text.
@@ -244,17 +265,15 @@ def stored_or_text(stored: pa.Array, texts: pa.Array) -> pa.Array:
         return texts
     if texts.null_count == len(texts):
         return stored
-    return pc.coalesce(stored.cast(pa.large_binary()), to_binary(sketch_text(texts)).cast(pa.large_binary()))
-
-
-def sketch_of(values: pa.Array) -> PartSketch:
-    """The sketch of a column of texts or of stored sketches, by its type."""
-    kind = values.type
-    return (
-        from_binary(values)
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-        else sketch_text(values)
+    return pc.coalesce(
+        stored.cast(pa.large_binary()), to_binary(sketch_text(texts, rules)).cast(pa.large_binary())
     )
+
+
+def sketch_of(values: pa.Array, rules: RulePack | None = None) -> PartSketch:
+    """The sketch of a column of texts or of stored sketches, by its type."""
+    stored = pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)
+    return from_binary(values, rules) if stored else sketch_text(values, rules)
 
 
 def _refuse(bad: npt.NDArray[np.bool_], first_row: int, what: str) -> None:

@@ -1,0 +1,86 @@
+"""What a group asks for, by the tags of the rule pack: capabilities, and requests for a model's training material.
+
+Tags never single a group out: auditors ask for explanations and evaluators grade. They say what a group that other
+evidence has shown is after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from stillwatch.scan.collect import Reduced
+from stillwatch.scan.skeletons import Held
+from stillwatch.schema.results import Evidence
+from stillwatch.sketch import RulePack
+from stillwatch.views.base import I64
+
+OFTEN = 0.5
+"""Share of a family's requests from which a tag is the family's."""
+AT_ALL = 0.1
+"""Share of a group's requests from which a tag is named."""
+LEAST_LIFT = 2.0
+"""Asking for something is evidence where the group does so this many times as often as everybody else."""
+
+Tags = npt.NDArray[np.uint32]
+
+
+def shares(tags: Tags, rules: RulePack) -> npt.NDArray[np.float64]:
+    """Share of the rows that have each tag of the pack, shape (tags,)."""
+    bits = np.array([tag.bit for tag in rules.tags], np.uint32)
+    if len(tags) == 0:
+        return np.zeros(len(bits))
+    return np.asarray(((tags[:, None] >> bits[None, :]) & np.uint32(1)).mean(axis=0))
+
+
+def capabilities(tags: Tags, rules: RulePack) -> list[str]:
+    """Capabilities that at least `AT_ALL` of the rows ask for, most asked first."""
+    held = shares(tags, rules)
+    named = [tag for tag in rules.tags if tag.kind == "capability" and held[tag.bit] >= AT_ALL]
+    return [tag.name for tag in sorted(named, key=lambda tag: (-held[tag.bit], tag.bit))]
+
+
+def of_families(reduced: Reduced, held: Iterable[Held]) -> dict[Held, list[str]]:
+    """Tags, capability or elicitation, that at least half of each family's requests have."""
+    out: dict[Held, list[str]] = {}
+    prompts, systems = reduced.prompt_families, reduced.systems
+    order = np.argsort(prompts.family, kind="stable")
+    ranked = prompts.family[order]
+    for part, number in held:
+        if part == "prompt":
+            first, end = np.searchsorted(ranked, [number, number + 1])
+            tags = reduced.rows.tags[prompts.row[order[first:end]]]
+        else:
+            tags = systems.tags[systems.families.row[systems.families.family == number]]
+        often = shares(tags, reduced.rules) >= OFTEN
+        out[part, number] = [tag.name for tag in reduced.rules.tags if often[tag.bit]]
+    return out
+
+
+def elicitation(reduced: Reduced, mine: I64) -> list[Evidence]:
+    """What of a model's training material the requests `mine` (rows) ask for, beside everybody else's."""
+    if len(mine) == 0:
+        return []
+    inside = shares(reduced.rows.tags[mine], reduced.rules)
+    other = np.ones(len(reduced.rows.tags), bool)
+    other[mine] = False
+    outside = shares(reduced.rows.tags[other], reduced.rules)
+    out = []
+    for tag in reduced.rules.tags:
+        share, usual = inside[tag.bit], max(float(outside[tag.bit]), 1 / (int(other.sum()) + 1))
+        if tag.kind != "elicitation" or share < AT_ALL or share < LEAST_LIFT * usual:
+            continue
+        text = (
+            f"{100 * share:.0f} % of the {len(mine):,} requests in its own templates {tag.says}; "
+            f"{_percent(100 * outside[tag.bit])} of all others do."
+        )
+        out.append(
+            Evidence(kind="TRACE", signal=tag.name, bits=float(share * np.log2(share / usual)), text=text)
+        )
+    return sorted(out, key=lambda e: -e.bits)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f} %" if value >= 1 or value == 0 else f"{value:.1g} %"
