@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from stillwatch.detect.ledger import MOST_HOLDERS, Moves, find_handovers, find_replays, moved
+from stillwatch.detect.ledger import (
+    MOST_HOLDERS,
+    Moves,
+    Partners,
+    find_handovers,
+    find_replays,
+    moved,
+    no_partners,
+    partner_bits,
+    partner_groups,
+    partners,
+)
 
 NOBODY = np.zeros(0, np.int64)
 
@@ -63,3 +74,36 @@ def test_moves_all_over_a_log_are_no_evidence_against_a_group() -> None:
         member[np.random.default_rng(draw).choice(400, 40, replace=False)] = True
         p.append(moved("replay", "TRACE", moves, member, np.ones(3000, bool)).p)
     assert float(np.mean(np.array(p) <= 0.05)) <= 0.12
+
+
+def _partners(edges: list[tuple[int, int]], accounts: int) -> Partners:
+    source, target = np.array(edges).T
+    moves = Moves(source, target, np.zeros(len(edges), np.int64), np.zeros(len(edges), bool))
+    return partners([(moves, np.ones(len(edges), bool))], accounts)
+
+
+def test_a_chain_of_standbys_is_proposed_and_pairs_of_strangers_are_not() -> None:
+    found = _partners([(i, i + 1) for i in range(20)] + [(50, 51), (60, 61), (61, 60)], 100)
+    groups = partner_groups(found, 1)
+    assert {tuple(g) for g in map(np.ndarray.tolist, groups)} >= {tuple(range(21))}
+    assert all(set(g.tolist()) <= set(range(21)) for g in groups)
+    assert partner_groups(_partners([(50, 51)], 100), 1) == []
+
+
+def test_partners_inside_speak_for_a_member_partners_outside_against() -> None:
+    ring = [(i, (i + 1) % 12) for i in range(12)]
+    found = _partners([*ring, (0, 30), (40, 3), (41, 60), (41, 61), (42, 62)], 1000)
+    group = np.arange(12)
+    bits = partner_bits(found, group, np.array([5, 0, 40, 41, 500]))
+    assert bits[0] > 4
+    assert 0 < bits[1] < bits[0] + 1e-9, "one partner of three outside"
+    assert bits[2] > 0, "an outsider whose only partner is a member"
+    assert bits[3] < 0, "partners of its own"
+    assert bits[4] == 0, "nobody"
+
+
+def test_a_members_own_partners_do_not_make_the_groups_share() -> None:
+    """Strangers of whom one pair exchanged something: neither end vouches for the other."""
+    found = _partners([(0, 1)], 1000)
+    assert partner_bits(found, np.arange(12), np.array([0, 1])).tolist() == [0.0, 0.0]
+    assert partner_bits(no_partners(1000), np.arange(12), np.arange(20)).tolist() == [0.0] * 20

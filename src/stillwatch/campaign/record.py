@@ -59,6 +59,7 @@ VIEW_WORDS = {
     "FORM": "what requests look like",
     "LINK": "what accounts share",
     "TIME": "when accounts are active",
+    "HANDOVER": "what passes between accounts",
 }
 DIRECT_NAMES = {
     "work_split": "one set of items shared out",
@@ -101,8 +102,12 @@ def director_text(
     return f"{seen} {100 * openness:.0f} % of the members, at most, stand behind one {KIND_WORDS.get(kind, kind)}."
 
 
-def harvest_text(roads: Sequence[str], references: int, as_high: int | None, items: int, space: float) -> str:
-    """What the claim `harvest_like` rests on. `as_high`: references that score as high; None: not compared."""
+def harvest_text(
+    roads: Sequence[str], references: int, as_high: int | None, items: int, space: float, relayed: bool
+) -> str:
+    """What the claim `harvest_like` rests on. `as_high`: references that score as high; None: not compared;
+    `relayed`: there is no template, and `items` are all requests.
+    """
     named = " and ".join(ROAD_WORDS.get(road, road) for road in roads)
     parts = [
         f"Named by {named}." if roads else "Neither comparison with honest groups nor direct tests name it."
@@ -113,8 +118,9 @@ def harvest_text(roads: Sequence[str], references: int, as_high: int | None, ite
         verb = "scores" if as_high == 1 else "score"
         parts.append(f"{as_high or 'None'} of {references} honest coordinated groups {verb} as high.")
     if items:
+        whose = "requests (it has no template of its own)" if relayed else "requests in its own templates"
         parts.append(
-            f"By how often they repeat, {items:,} requests in its own templates draw on about "
+            f"By how often they repeat, {items:,} {whose} draw on about "
             f"{_round(10**space):,} different things."
         )
     return " ".join(parts)

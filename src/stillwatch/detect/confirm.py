@@ -303,6 +303,11 @@ def confirm(
     return tested
 
 
+def other_views(found_in: str) -> int:
+    """Views on which a candidate is tested: all of `VIEWS` but the one that found it."""
+    return len(VIEWS) - (found_in in VIEWS)
+
+
 def partial_conjunction(tested: list[Tested], views: int = 2) -> float:
     """p of "at least one other view confirms": Bonferroni over the `views` that a candidate is tested on.
 

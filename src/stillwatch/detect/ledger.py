@@ -10,15 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from stillwatch.detect.direct import Direct
-from stillwatch.detect.population import I64, Bool
+from stillwatch.detect.discover import LEAST_GROUP, communities
+from stillwatch.detect.population import F64, I32, I64, Bool
 
 LEAST_MOVES = 2
 """Pairs of accounts below which no group is said to hand over: one may be a person who changed accounts."""
 MOST_HOLDERS = 8
 """Accounts with one reasoning block from which it is a published one: in a data set, in a client's tests."""
 AFTER_REFUSAL_US = 60_000_000
+MOST_BITS = 7.0
+"""Most that partners may add to an account's evidence: text travels, and so may a conversation."""
 
 Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
@@ -136,3 +141,77 @@ def find_replays(
     crossed = np.flatnonzero((source != sender) & private)
     source, target, ts = source[crossed], sender[crossed], when[crossed]
     return Moves(source, target, ts, after_refusals(source, ts, refused_by, refused_us))
+
+
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """Who exchanged conversations or reasoning blocks with whom, either way, each pair once."""
+
+    offsets: I64
+    """Account a has the partners `other[offsets[a]:offsets[a+1]]`."""
+    other: I64
+
+    def of(self, accounts: I64) -> tuple[I64, I64]:
+        """(place in `accounts`, partner), one element per partner."""
+        lengths = self.offsets[accounts + 1] - self.offsets[accounts]
+        first = np.repeat(self.offsets[accounts] - np.cumsum(lengths) + lengths, lengths)
+        return np.repeat(np.arange(len(accounts)), lengths), self.other[first + np.arange(int(lengths.sum()))]
+
+
+def partners(moves: list[tuple[Moves, Bool]], accounts: int) -> Partners:
+    """From moves and which of them count (no known common owner)."""
+    source = np.concatenate([np.zeros(0, np.int64), *(m.source[counted] for m, counted in moves)])
+    target = np.concatenate([np.zeros(0, np.int64), *(m.target[counted] for m, counted in moves)])
+    code = np.unique(np.concatenate([source * accounts + target, target * accounts + source]))
+    owner, other = code // accounts, code % accounts
+    return Partners(np.searchsorted(owner, np.arange(accounts + 1)).astype(np.int64), other)
+
+
+def no_partners(accounts: int) -> Partners:
+    """Nobody exchanges anything."""
+    return Partners(np.zeros(accounts + 1, np.int64), np.zeros(0, np.int64))
+
+
+def partner_groups(found: Partners, seed: int) -> list[I64]:
+    """Accounts that hang together by what passes between them: components, and communities inside them."""
+    accounts = len(found.offsets) - 1
+    owner = np.repeat(np.arange(accounts), np.diff(found.offsets))
+    once = owner < found.other
+    low, high = owner[once].astype(np.int32), found.other[once].astype(np.int32)
+    out = _components(low, high, accounts) + communities(low, high, seed)
+    return [members for members in out if len(members) >= LEAST_GROUP]
+
+
+def _components(low: I32, high: I32, accounts: int) -> list[I64]:
+    edges = coo_array((np.ones(len(low), np.int8), (low, high)), shape=(accounts, accounts))
+    label = connected_components(edges, directed=False)[1]
+    order = np.argsort(label, kind="stable")
+    return [
+        np.sort(part) for part in np.split(order, np.flatnonzero(np.diff(label[order])) + 1) if len(part) > 1
+    ]
+
+
+def partner_bits(found: Partners, group: I64, accounts: I64) -> F64:
+    """Bits of `accounts`: is it the group that they exchange things with? Shape (accounts,); 0 without a partner.
+
+    Each partner is a draw: from the group with its members' own share of partners inside (the account itself left
+    out), or from anybody with the group's share of the population.
+    """
+    total = len(found.offsets) - 1
+    inside = np.zeros(total, bool)
+    inside[group] = True
+    owner, other = found.of(group)
+    hits = np.bincount(owner, inside[other], len(group))
+    every = np.bincount(owner, minlength=len(group)).astype(float)
+    place, partner = found.of(accounts)
+    mine = np.bincount(place, inside[partner], len(accounts))
+    all_mine = np.bincount(place, minlength=len(accounts)).astype(float)
+    member = inside[accounts]
+    # Without the account's own partners, and without its end of theirs.
+    rest_hits = np.maximum(hits.sum() - np.where(member, 2 * mine, 0.0), 0.0)
+    rest = np.maximum(every.sum() - np.where(member, all_mine + mine, 0.0), 0.0)
+    share = (rest_hits + 0.5) / (rest + 1.0)
+    usual = len(group) / total
+    bits = mine * np.log2(share / usual) + (all_mine - mine) * np.log2((1 - share) / (1 - usual))
+    bits = np.where((rest_hits > 0) & (all_mine > 0), bits, 0.0)
+    return np.asarray(np.clip(bits, -MOST_BITS, MOST_BITS))

@@ -43,7 +43,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     honest = [f.members for f in judged.references]
     honest += [f.members for f in judged.findings if f.verdict == "cleared"]
     views = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64))
+    evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64), context.partners)
     niches = {view: [mb.profile(index, m) for m in honest] for view, index in views.items()}
 
     def score(finding: Finding) -> tuple[I64, dict[str, F64], F64]:
@@ -59,6 +59,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
                 for view, index in views.items()
             }
             bits["TIME"] = rhythm_bits(context.rhythm, finding.members, accounts)
+            bits["TIME"] += evidence.taken_up(finding.members, accounts)
         return accounts, bits, mb.combine_views(bits)
 
     scored = each(score, findings)
@@ -107,6 +108,7 @@ def _touched(context: Context, members: I64) -> I64:
     touched[members] = True
     for index in (context.form, context.identity):
         touched |= index.held_by_any(typical_keys(index, members))
+    touched[context.partners.of(members)[1]] = True
     return np.flatnonzero(touched)
 
 

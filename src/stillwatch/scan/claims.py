@@ -57,7 +57,9 @@ def claims(judged: Judged, finding: Finding) -> list[Claim]:
         Claim(
             name="harvest_like",
             holds="direct" in finding.roads or "references" in finding.roads,
-            text=harvest_text(finding.roads, references, as_high, finding.items, finding.space),
+            text=harvest_text(
+                finding.roads, references, as_high, finding.items, finding.space, finding.relayed
+            ),
             statistic=finding.score,
             p=finding.conformal_p if compared else None,
             q=finding.conformal_q if compared else None,

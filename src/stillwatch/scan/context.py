@@ -74,6 +74,7 @@ class Context:
     handovers: ld.Moves
     replays: ld.Moves
     """Reasoning blocks that changed accounts."""
+    partners: ld.Partners
     family_key: I64
     """Key number in FORM of each prompt family."""
     system_key: I64
@@ -107,6 +108,8 @@ class Finding:
     direct: list[dt.Direct] = field(default_factory=list)
     openness: ex.Openness = field(default_factory=lambda: ex.Openness(0.0, "payment"))
     items: int = 0
+    relayed: bool = False
+    """Whether the group has next to no template of its own, so that `items` and `space` are of all its requests."""
     space: float = 0.0
     score: float = 0.0
     conformal_p: float = 1.0
@@ -218,6 +221,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         strata,
         handovers,
         replays,
+        ld.partners([(m, units.apart(m.source, m.target)) for m in (handovers, replays)], reduced.accounts),
         held,
         of_system,
         size,

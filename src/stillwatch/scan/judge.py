@@ -14,14 +14,14 @@ from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import ledger as ld
 from stillwatch.detect import score as sc
-from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover
+from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover, merge_near_duplicates
 from stillwatch.engine.threads import each, workers
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.refine import Evidence, recruit, refine
 from stillwatch.scan.units import Units
-from stillwatch.scan.verdict import ENTITY_SHARE, decide
+from stillwatch.scan.verdict import ENTITY_SHARE, LEAST_OWN, decide
 from stillwatch.views.base import I64
 from stillwatch.views.families import invariant_postings, slot_contents
 
@@ -43,12 +43,14 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def candidates(context: Context) -> list[Candidate]:
-    """Stage 3 in FORM and in LINK, units applied."""
+    """Stage 3 in FORM, in LINK, and by what passes between accounts."""
     form, linked = context.form, context.link
     found = discover(form, "FORM", context.size >= TEMPLATE_KEYS, context.seed)
     # A payment instrument or an address block ties its holders by itself; a software stack does not.
     single = context.reduced.link.key_kind != context.reduced.link.kinds.index("stack")
     found += discover(linked, "LINK", single, context.seed)
+    passed = ld.partner_groups(context.partners, context.seed)
+    found += merge_near_duplicates([Candidate("HANDOVER", members, "community") for members in passed])
     return found
 
 
@@ -97,7 +99,7 @@ def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Pr
                     candidate.view,
                     candidate.origin,
                     tested,
-                    cf.partial_conjunction(tested),
+                    cf.partial_conjunction(tested, cf.other_views(candidate.view)),
                     reference=reference,
                 )
             )
@@ -118,7 +120,7 @@ def grown(context: Context, coordinated: list[Finding], able: Bool, progress: Pr
     pool = np.unique(np.concatenate([f.members for f in coordinated]))
     pool = pool[able[pool]]
     indexes = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(indexes, context.rhythm, pool)
+    evidence = Evidence(indexes, context.rhythm, pool, context.partners)
     inside = np.zeros(context.reduced.accounts, bool)
     inside[pool] = True
     groups = refine(evidence, [f.members[inside[f.members]] for f in coordinated], progress)
@@ -155,7 +157,7 @@ def grown(context: Context, coordinated: list[Finding], able: Bool, progress: Pr
 
 def in_every_view(context: Context, candidate: Finding) -> list[cf.Tested]:
     """The candidate's tests, with TIME where an earlier view had settled the matter."""
-    if len(candidate.tested) == len(cf.VIEWS) - 1:
+    if len(candidate.tested) == cf.other_views(candidate.view_found):
         return candidate.tested
     indexes = {"FORM": context.form, "LINK": context.scarce}
     return cf.confirm(
@@ -176,7 +178,7 @@ def settled_references(context: Context, found: list[Finding]) -> list[Finding]:
     """
     group = context.units.honest_group
     indexes = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(indexes, context.rhythm, np.zeros(0, np.int64))
+    evidence = Evidence(indexes, context.rhythm, np.zeros(0, np.int64), context.partners)
     out = []
     for finding in found:
         own = replace(evidence, pool=np.flatnonzero(group == finding.reference))
@@ -191,9 +193,17 @@ def unselected(context: Context, members: I64) -> I64:
 
     Who was chosen because of a shared sign-up batch cannot then be evidence for sign-up batches.
     """
-    evidence = Evidence({"FORM": context.form_once, "LINK": context.arranged}, context.rhythm, members)
+    indexes = {"FORM": context.form_once, "LINK": context.arranged}
+    evidence = Evidence(indexes, context.rhythm, members, context.partners)
     keep, _ = evidence.belongs(evidence.bits(members, members), len(members))
     return members[keep]
+
+
+def chosen_otherwise(context: Context, members: I64) -> I64:
+    """The members whose wording, addresses, instruments and hours would do without conversations and blocks."""
+    indexes = {"FORM": context.form_once, "LINK": context.identity}
+    evidence = Evidence(indexes, context.rhythm, members, ld.no_partners(context.reduced.accounts))
+    return members[evidence.plenty(evidence.bits(members, members), len(members))]
 
 
 def own_families(context: Context, members: I64, place: I64) -> I64:
@@ -231,19 +241,22 @@ def _work_split(context: Context, rows: GroupRows, own: dict[tuple[str, int], I6
     return replace(best, p=min(1.0, best.p * max(1, tests)))
 
 
-def moves(context: Context, member: Bool) -> list[dt.Direct]:
+def moves(context: Context, members: I64) -> list[dt.Direct]:
     """Hand-overs, and replayed blocks between accounts that did not hand over: one act is not counted twice.
 
-    Accounts of one known-honest group may move what they like among themselves.
+    Looked at are members that other evidence makes members: who was chosen because of what passes between accounts
+    cannot then be evidence for it. Accounts of one known-honest group may move what they like among themselves.
     """
-    group = context.units.honest_group
+    member = np.zeros(context.reduced.accounts, bool)
+    member[chosen_otherwise(context, members)] = True
     handed, replayed = context.handovers, context.replays
-    apart = [(group[m.source] < 0) | (group[m.source] != group[m.target]) for m in (handed, replayed)]
+    apart = [context.units.apart(m.source, m.target) for m in (handed, replayed)]
     twice = np.isin(replayed.pairs(len(member)), handed.pairs(len(member)))
-    return [
+    found = [
         ld.moved("handover", "HANDOVER", handed, member, apart[0]),
         ld.moved("replay", "TRACE", replayed, member, apart[1] & ~twice),
     ]
+    return [replace(d, reach=d.observed / len(members)) for d in found]
 
 
 def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
@@ -261,12 +274,14 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     batch = dt.signup_batch(units.created_us, mail_class, unselected(context, members))
     finding.direct = [
         split,
-        *moves(context, member),
+        *moves(context, members),
         replace(batch, reach=batch.observed / len(members)),
         dt.takeover(reduced.first_us, reduced.last_us, units.banned_us, members, end, start),
     ]
     drawn = np.unique(np.concatenate([np.zeros(0, np.int64), *own.values()]))
-    items = reduced.rows.item[drawn]
+    # A pool that passes on what strangers ask has no template: what it takes is whatever passes through.
+    finding.relayed = len(drawn) < LEAST_OWN
+    items = reduced.rows.item[rows.of(members) if finding.relayed else drawn]
     items = items[items != 0]
     finding.items = len(items)
     finding.space = sc.item_space(items.view(np.int64))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stillwatch.detect import explain as ex
+from stillwatch.detect import ledger as ld
 from stillwatch.detect import members as mb
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.detect.keys import KeyIndex
@@ -54,6 +55,7 @@ class Evidence:
     rhythm: Rhythm
     pool: I64
     """Accounts that may be members, sorted."""
+    partners: ld.Partners
     base: dict[str, mb.Background] = field(init=False)
     _scratch: threading.local = field(init=False, default_factory=threading.local)
 
@@ -77,8 +79,15 @@ class Evidence:
             view: mb.key_bits(index, members, self.base[view], accounts, self.scratch(view))
             for view, index in self.indexes.items()
         }
-        found["TIME"] = rhythm_bits(self.rhythm, members, accounts)
+        found["TIME"] = rhythm_bits(self.rhythm, members, accounts) + self.taken_up(members, accounts)
         return found
+
+    def taken_up(self, members: I64, accounts: I64) -> F64:
+        """Bits from conversations and reasoning blocks that `accounts` exchange with the members.
+
+        They count with TIME: both say who carries on for whom.
+        """
+        return ld.partner_bits(self.partners, members, accounts)
 
     def near(self, members: I64) -> I64:
         """Accounts of the pool with enough of what tells the group from others to be worth a look."""
@@ -86,6 +95,7 @@ class Evidence:
         for index in self.indexes.values():
             held |= index.held_by_any(index.frequent(members, 2, NEAR_LIFT))
         held[members] = True
+        held[self.partners.of(members)[1]] = True
         return self.pool[held[self.pool]]
 
     def density(self, members: I64) -> float:
@@ -105,11 +115,12 @@ class Evidence:
             view: mb.key_bits(index, members, self.base[view], accounts, self.scratch(view))
             for view, index in self.indexes.items()
         }
-        bits["TIME"] = np.full(len(accounts), self.rhythm.most_bits)
+        moved = self.taken_up(members, accounts)
+        bits["TIME"] = self.rhythm.most_bits + moved
         least = linked(bits["LINK"][np.isin(accounts, members)]) if own is None else own
         open_to, total = self.belongs(bits, len(members), least)
         asked = np.flatnonzero(open_to)
-        bits["TIME"][asked] = rhythm_bits(self.rhythm, members, accounts[asked])
+        bits["TIME"][asked] = rhythm_bits(self.rhythm, members, accounts[asked]) + moved[asked]
         enough, total = self.belongs(bits, len(members), least)
         return enough & open_to, total
 
@@ -124,10 +135,17 @@ class Evidence:
 
     def belongs(self, bits: dict[str, F64], size: int, least_link: float = -np.inf) -> tuple[np.ndarray, F64]:
         """(who has enough bits to be a member of a group of `size`, bits over all views)."""
-        total = np.minimum(bits["FORM"], COPIED_BITS) + bits["LINK"] + bits["TIME"]
-        enough = total >= np.log2(self.accounts / size) + MARGIN_BITS
-        enough &= bits["LINK"] >= least_link
+        total = self.total(bits)
+        enough = self.plenty(bits, size) & (bits["LINK"] >= least_link)
         return enough & (mb.combine_views(bits) >= SECOND_VIEW_BITS), total
+
+    def total(self, bits: dict[str, F64]) -> F64:
+        """Bits over all views."""
+        return np.asarray(np.minimum(bits["FORM"], COPIED_BITS) + bits["LINK"] + bits["TIME"])
+
+    def plenty(self, bits: dict[str, F64], size: int) -> np.ndarray:
+        """Who has enough bits, whatever view they come from."""
+        return np.asarray(self.total(bits) >= np.log2(self.accounts / size) + MARGIN_BITS)
 
     def step(self, members: I64) -> I64:
         """The accounts that the evidence of `members` names."""

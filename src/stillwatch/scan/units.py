@@ -56,6 +56,11 @@ class Units:
         """1 for a mail domain of one's own, 0 for a provider's, -1 where the log does not say."""
         return np.where(self.mail < 0, -1, (self.corporate >= 0).astype(np.int64))
 
+    def apart(self, first: I64, second: I64) -> Bool:
+        """Pairs of accounts that are not of one known-honest group, shape (pairs,)."""
+        group = self.honest_group
+        return (group[first] < 0) | (group[first] != group[second])
+
     @property
     def honest_group(self) -> I64:
         """Code of the known-honest group an account belongs to: verified entity, else listed reference."""

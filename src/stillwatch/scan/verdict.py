@@ -17,6 +17,10 @@ HIDDEN_SHARE = 0.5
 ENTITY_SHARE = 0.5
 BARE_SHARE = 0.4
 """Openness below which a declared owner is a bare claim. Honest owners have a payer, a site or a domain."""
+PASSED_ON = {"HANDOVER", "TRACE"}
+"""Direct evidence one kind of which a group without any template of its own needs: private things that its accounts
+pass to each other. Without it, such a group may be anybody's customers.
+"""
 LEAST_OWN = 20
 """Requests of its own families below which nothing can be said about what a group asks for."""
 
@@ -82,13 +86,16 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     roads = []
     came_together = only_signups(finding, level)
     # Where the log does not say who is behind the accounts, nothing shows that they hide.
-    asked = finding.items >= LEAST_OWN and finding.openness.known and not came_together
+    asked = (
+        finding.items >= LEAST_OWN and not finding.relayed and finding.openness.known and not came_together
+    )
     if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and asked:
         roads.append("references")
     agreed = fired and finding.everywhere() and not came_together
     kinds = {d.view for d in fired} | ({"EVERY VIEW"} if agreed else set())
     hidden = finding.openness.known and finding.openness.share < BARE_SHARE
-    if len(kinds) >= 2 and hidden and _harvested(finding):
+    passed = not finding.relayed or bool(kinds & PASSED_ON)
+    if len(kinds) >= 2 and hidden and passed and _harvested(finding):
         roads.append("direct")
     finding.roads = tuple(roads)
     codes = units.declared[members]
@@ -117,7 +124,7 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
 
 
 def _harvested(finding: Finding) -> bool:
-    """Content null of the direct road: the requests of the group's own families draw on a wide item space.
+    """Content null of the direct road: the group's requests (of its own families, if any) draw on a wide item space.
 
     Half of the widest space that as many draws can show (no coincidence at all).
     """
