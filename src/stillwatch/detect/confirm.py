@@ -13,10 +13,10 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-import numpy.typing as npt
 
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.population import F64, I64, Seats, Strata, seats_for, seeded
+from stillwatch.detect.rhythm import Rhythm
 
 VIEWS = ("FORM", "LINK", "TIME")
 MOST_DRAWS = 999
@@ -27,8 +27,6 @@ TAIL = 100
 LARGE_GROUP = 200
 SUBGROUPS = 15
 LEAST_IN_TIME = 5
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +49,27 @@ UNSEEN = Tested("", 1.0, 0.0, 0.0, 0, "none", 0)
 
 
 @nb.njit(nogil=True, cache=True)
-def co_occurrence(members: Any, account_offsets: Any, keys: Any, weight: Any, count: Any) -> float:
-    """Sum over keys of weight x pairs of members that share the key. `count` is zeroed scratch (keys,)."""
+def co_occurrence(
+    members: Any, account_offsets: Any, keys: Any, weight: Any, count: Any, touched: Any
+) -> float:
+    """Sum over keys of weight x pairs of members that share the key; all weights are above 0 (`KeyIndex.telling`).
+
+    `count` (keys,) is zeroed scratch, `touched` (keys+1,) scratch.
+    """
     total = 0.0
+    n = 0
     for m in members:
         for i in range(account_offsets[m], account_offsets[m + 1]):
             key = keys[i]
-            total += weight[key] * count[key]
-            count[key] += 1
-    for m in members:
-        for i in range(account_offsets[m], account_offsets[m + 1]):
-            count[keys[i]] = 0
+            held = count[key]
+            # Strangers share little, so that the weight is hardly ever looked up.
+            if held > 0:
+                total += weight[key] * held
+            touched[n] = key
+            n += held == 0
+            count[key] = held + 1
+    for i in range(n):
+        count[touched[i]] = 0
     return total
 
 
@@ -107,7 +115,7 @@ def _null_of_keys(
     stop: int,
     seed: Any,
 ) -> Any:
-    count = np.zeros(len(weight), np.int32)
+    count, touched = np.zeros(len(weight), np.int32), np.empty(len(weight) + 1, np.int32)
     used = np.full(accounts, -1, np.int32)
     out = np.empty(len(start), np.int64)
     null = np.empty(draws)
@@ -115,7 +123,7 @@ def _null_of_keys(
     state = seed
     for d in range(draws):
         state = _draw(pool, start, size, used, d, out, state)
-        null[d] = co_occurrence(out, account_offsets, keys, weight, count)
+        null[d] = co_occurrence(out, account_offsets, keys, weight, count, touched)
         if null[d] >= observed:
             above += 1
             if above >= stop:
@@ -124,20 +132,42 @@ def _null_of_keys(
 
 
 @nb.njit(nogil=True, cache=True)
-def _correlation(members: Any, residuals: Any, total: Any) -> float:
-    """Mean pairwise correlation of unit rows; rows of zeros do not count. `total` is scratch (hours,)."""
+def _correlation(members: Any, residuals: Any, loud: Any, total: Any, seen: Any) -> float:
+    """Mean pairwise correlation of unit rows. `loud` bool[accounts]: rows that are not all zeros; no other counts.
+
+    `total` (hours,) and `seen` (members,) are scratch.
+    """
     hours = residuals.shape[1]
-    total[:] = 0.0
     there = 0
     for m in members:
-        row = residuals[m]
-        some = False
-        for h in range(hours):
-            total[h] += row[h]
-            some |= row[h] != 0
-        there += some
+        if loud[m]:
+            seen[there] = m
+            there += 1
     if there < 2:
         return 0.0
+    total[:] = 0.0
+    # Eight rows in one pass: memory is asked for all of them at once. Every hour adds up in the members' order.
+    eights = there - there % 8
+    for i in range(0, eights, 8):
+        a, b, c, d = (
+            residuals[seen[i]],
+            residuals[seen[i + 1]],
+            residuals[seen[i + 2]],
+            residuals[seen[i + 3]],
+        )
+        e, f, g, k = (
+            residuals[seen[i + 4]],
+            residuals[seen[i + 5]],
+            residuals[seen[i + 6]],
+            residuals[seen[i + 7]],
+        )
+        for h in range(hours):
+            first = (((total[h] + a[h]) + b[h]) + c[h]) + d[h]
+            total[h] = (((first + e[h]) + f[h]) + g[h]) + k[h]
+    for i in range(eights, there):
+        row = residuals[seen[i]]
+        for h in range(hours):
+            total[h] += row[h]
     square = 0.0
     for h in range(hours):
         square += total[h] * total[h]
@@ -146,17 +176,25 @@ def _correlation(members: Any, residuals: Any, total: Any) -> float:
 
 @nb.njit(nogil=True, cache=True)
 def _null_of_time(
-    observed: float, pool: Any, start: Any, size: Any, residuals: Any, draws: int, stop: int, seed: Any
+    observed: float,
+    pool: Any,
+    start: Any,
+    size: Any,
+    residuals: Any,
+    loud: Any,
+    draws: int,
+    stop: int,
+    seed: Any,
 ) -> Any:
     used = np.full(len(residuals), -1, np.int32)
-    out = np.empty(len(start), np.int64)
+    out, seen = np.empty(len(start), np.int64), np.empty(len(start), np.int64)
     total = np.zeros(residuals.shape[1])
     null = np.empty(draws)
     above = 0
     state = seed
     for d in range(draws):
         state = _draw(pool, start, size, used, d, out, state)
-        null[d] = _correlation(out, residuals, total)
+        null[d] = _correlation(out, residuals, loud, total, seen)
         if null[d] >= observed:
             above += 1
             if above >= stop:
@@ -195,8 +233,9 @@ def keys_against_null(
     index: KeyIndex, view: str, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
 ) -> Tested:
     """Rarity-weighted co-occurrence of `members` against matched random groups."""
-    scratch = np.zeros(index.n_keys, np.int32)
-    observed = co_occurrence(members, index.account_offsets, index.keys, index.weight, scratch)
+    part = index.telling
+    count, touched = np.zeros(len(part.key), np.int32), np.empty(len(part.key) + 1, np.int32)
+    observed = co_occurrence(members, part.account_offsets, part.keys, part.weight, count, touched)
     if observed <= 0 or len(seats.pool) == 0:
         return Tested(view, 1.0, float(observed), 0.0, 0, "none", seats.level)
     null, above = _null_of_keys(
@@ -204,9 +243,9 @@ def keys_against_null(
         seats.pool,
         seats.start,
         seats.size,
-        index.account_offsets,
-        index.keys,
-        index.weight,
+        part.account_offsets,
+        part.keys,
+        part.weight,
         index.accounts,
         draws,
         STOP_AFTER,
@@ -215,22 +254,32 @@ def keys_against_null(
     return _conclude(view, null, above, observed, seats.level)
 
 
-def mean_correlation(residuals: F32, members: I64) -> float:
-    """Mean pairwise correlation of the members' unit residuals, (accounts, hours); rows of zeros do not count."""
-    return float(_correlation(members, residuals, np.zeros(residuals.shape[1])))
+def mean_correlation(rhythm: Rhythm, members: I64) -> float:
+    """Mean pairwise correlation of the members' unit residuals; quiet members do not count."""
+    residuals = rhythm.residuals
+    total, seen = np.zeros(residuals.shape[1]), np.empty(len(members), np.int64)
+    return float(_correlation(members, residuals, rhythm.loud, total, seen))
 
 
 def time_against_null(
-    residuals: F32, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
+    rhythm: Rhythm, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
 ) -> Tested:
-    """Mean pairwise correlation of hourly residuals. `residuals` are those of all accounts, (accounts, hours)."""
-    seen = np.any(residuals[members] != 0, axis=1)
+    """Mean pairwise correlation of hourly residuals."""
+    seen = rhythm.loud[members]
     if seen.sum() < LEAST_IN_TIME or len(seats.pool) == 0:
         return Tested("TIME", 1.0, 0.0, 0.0, 0, "none", seats.level)
-    observed = mean_correlation(residuals, members)
+    observed = mean_correlation(rhythm, members)
     start, size = seats.start[seen], seats.size[seen]
     null, above = _null_of_time(
-        observed, seats.pool, start, size, residuals, draws, STOP_AFTER, np.uint64(seed)
+        observed,
+        seats.pool,
+        start,
+        size,
+        rhythm.residuals,
+        rhythm.loud,
+        draws,
+        STOP_AFTER,
+        np.uint64(seed),
     )
     return _conclude("TIME", null, above, observed, seats.level)
 
@@ -262,7 +311,7 @@ def confirm(
     members: I64,
     found_in: str,
     indexes: dict[str, KeyIndex],
-    residuals: F32,
+    rhythm: Rhythm,
     strata: Strata,
     seed: int,
     *,
@@ -295,7 +344,7 @@ def confirm(
     tested.append(
         combined(
             [
-                time_against_null(residuals, m, s, base + i)
+                time_against_null(rhythm, m, s, base + i)
                 for i, (m, s) in enumerate(zip(parts, seats, strict=True))
             ]
         )

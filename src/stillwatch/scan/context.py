@@ -1,4 +1,4 @@
-"""What the stages share, computed once: indexes, strata, residuals, hand-overs; and the records they fill."""
+"""What the stages share, computed once: indexes, strata, rhythm, hand-overs; and the records they fill."""
 
 from __future__ import annotations
 
@@ -64,7 +64,6 @@ class Context:
     rhythm: Rhythm
     public: Bool
     time: TimeView
-    residuals: npt.NDArray[np.float32]
     strata: Strata
     handovers: dt.Handovers
     unlinked: Bool
@@ -149,13 +148,15 @@ class Judged:
 
 
 def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
-    """Indexes, strata, residuals and hand-overs."""
+    """Indexes, strata, rhythm and hand-overs."""
     form_index = _index(reduced.form)
     link_index = _index(reduced.link)
     stack = reduced.link.key_kind == reduced.link.kinds.index("stack")
     identity = without(link_index, stack)
     view = build_time_view(reduced.activity, reduced.first_hour)
+    activity = reduced.activity
     residuals = view.residuals(np.arange(reduced.accounts))
+    rhythm = build_rhythm(residuals, activity.offsets, activity.hour, activity.hours)
     strata = build_strata(reduced.volume, view.block, units.signup_month, units.tier)
     held = _family_keys(reduced, reduced.prompt_families, "prompt_family")
     of_system = _family_keys(reduced, reduced.systems.families, "system_family")
@@ -165,7 +166,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         size[keys[keys >= 0]] = np.bincount(families.key_family, minlength=len(keys))[keys >= 0]
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
-    public = _public_keys(form_index, identity, residuals, strata, seed)
+    public = _public_keys(form_index, identity, rhythm, strata, seed)
     public |= _published(reduced, held, form_index.n_keys)
     turns = reduced.turns
     bans = np.flatnonzero(units.banned_us > 0)
@@ -183,7 +184,6 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
     given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
     signup = np.isin(reduced.link.key_kind, given)
-    activity = reduced.activity
     group = units.honest_group
     known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])
     return Context(
@@ -196,10 +196,9 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         identity,
         without(identity, signup),
         once,
-        build_rhythm(residuals, activity.offsets, activity.hour, activity.hours),
+        rhythm,
         public,
         view,
-        residuals,
         strata,
         edges,
         ~known,
@@ -258,9 +257,7 @@ def _index(table: KeyTable, sparing: Bool | None = None) -> KeyIndex:
     )
 
 
-def _public_keys(
-    index: KeyIndex, identity: KeyIndex, residuals: npt.NDArray[np.float32], strata: Strata, seed: int
-) -> Bool:
+def _public_keys(index: KeyIndex, identity: KeyIndex, rhythm: Rhythm, strata: Strata, seed: int) -> Bool:
     """Popular keys whose holders share nothing else: public prompts, everyday phrases. They are worth nothing.
 
     An operation's own popular template is not among them: its holders share more than the template.
@@ -279,7 +276,7 @@ def _public_keys(
         seats = seats_for(strata, holders, excluded)
         if cf.keys_against_null(identity, "LINK", holders, seats, draw, PUBLIC_DRAWS).p <= PUBLIC_P:
             return False
-        return cf.time_against_null(residuals, holders, seats, draw, PUBLIC_DRAWS).p > PUBLIC_P
+        return cf.time_against_null(rhythm, holders, seats, draw, PUBLIC_DRAWS).p > PUBLIC_P
 
     popular = np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0))
     public = np.zeros(index.n_keys, bool)

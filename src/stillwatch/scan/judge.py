@@ -81,7 +81,7 @@ def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Pr
 
     def test(candidate: Candidate) -> list[cf.Tested]:
         return cf.confirm(
-            candidate.members, candidate.view, indexes, context.residuals, context.strata, context.seed
+            candidate.members, candidate.view, indexes, context.rhythm, context.strata, context.seed
         )
 
     findings = []
@@ -161,7 +161,7 @@ def in_every_view(context: Context, candidate: Finding) -> list[cf.Tested]:
         candidate.members,
         candidate.view_found,
         indexes,
-        context.residuals,
+        context.rhythm,
         context.strata,
         context.seed,
         whole=True,
