@@ -121,7 +121,6 @@ def log_e(
 def _key_bits(
     account_offsets: Any,
     keys: Any,
-    weight: Any,
     accounts: Any,
     inside: Any,
     place: Any,
@@ -139,10 +138,7 @@ def _key_bits(
         missing = 0
         table = insider if inside[a] else outsider
         for j in range(account_offsets[a], account_offsets[a + 1]):
-            key = keys[j]
-            if weight[key] <= 0:
-                continue
-            row = place[key]
+            row = place[keys[j]]
             if row < 0:
                 missing += 1
             else:
@@ -162,13 +158,16 @@ def key_bits(index: KeyIndex, group: I64, base: Background, accounts: I64, place
     """Bits of `accounts` for one view against the plain background, shape (accounts,).
 
     A member of `group` is judged by the profile of the others (leave one out). `base`: `background(index)`;
-    `place` int32 (keys,): scratch, all -1, returned so. For ranking inside a scan: `log_e` has the null of
-    honest niches.
+    `place` int32 (telling keys of `index`,): scratch, all -1, returned so. For ranking inside a scan: `log_e` has the
+    null of honest niches.
     """
-    key, counts = index.held(group)
-    total, size = float(max(1, int(counts.sum()))), len(group)
-    several = (counts >= 2) & (index.weight[key] > 0)
-    key, held = key[several], counts[several].astype(float)
+    part = index.telling
+    at, counts = part.held(group)
+    rows = int((index.account_offsets[group + 1] - index.account_offsets[group]).sum())
+    total, size = float(max(1, rows)), len(group)
+    several = counts >= 2
+    at, held = at[several], counts[several].astype(float)
+    key = part.key[at]
     others = np.where(held - 1 >= 2, held - 1, 0.0)
     stakes = np.array(STAKES)
     share, null = base.share[key], base.without(key, counts[several])
@@ -179,11 +178,10 @@ def key_bits(index: KeyIndex, group: I64, base: Background, accounts: I64, place
     inside = np.zeros(index.accounts, bool)
     inside[group] = True
     out = np.zeros(len(accounts))
-    place[key] = np.arange(len(key), dtype=np.int32)
+    place[at] = np.arange(len(at), dtype=np.int32)
     _key_bits(
-        index.account_offsets,
-        index.keys,
-        index.weight,
+        part.account_offsets,
+        part.keys,
         accounts,
         inside,
         place,
@@ -192,7 +190,7 @@ def key_bits(index: KeyIndex, group: I64, base: Background, accounts: I64, place
         np.log2(1 - stakes + stakes * SMOOTH),
         out,
     )
-    place[key] = -1
+    place[at] = -1
     return out
 
 

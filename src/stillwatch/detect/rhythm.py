@@ -137,15 +137,18 @@ def _hours_of(rhythm: Rhythm, counts: F64, inside: Bool, accounts: I64) -> F64:
 
     Activity is the log-likelihood ratio of an hour: the group's profile over everybody's.
     """
-    at = rhythm.hours[_rows(rhythm, accounts)]
-    lengths = rhythm.lengths[accounts]
-    owner = np.repeat(np.arange(len(accounts)), lengths)
-    member = inside[accounts][owner]
     whole = counts.sum()
-    usual, spread = _usual(rhythm.share, _ratio(counts, whole, rhythm.share))
-    ratio = _ratio(counts[at] - member, whole - np.where(member, lengths[owner], 0), rhythm.share[at])
-    total = np.bincount(owner, ratio - usual[at % DAY], len(accounts))
-    variance = np.bincount(owner, spread[at % DAY], len(accounts))
+    ratio = _ratio(counts, whole, rhythm.share)
+    usual, spread = _usual(rhythm.share, ratio)
+    of_day = np.arange(len(ratio)) % DAY
+    total, variance = _added(accounts, rhythm.offsets, rhythm.hours, ratio - usual[of_day], spread[of_day])
+    members = np.flatnonzero(inside[accounts])
+    if len(members):
+        lengths = rhythm.lengths[accounts[members]]
+        at = rhythm.hours[_rows(rhythm, accounts[members])]
+        others = _ratio(counts[at] - 1, whole - np.repeat(lengths, lengths), rhythm.share[at])
+        owner = np.repeat(np.arange(len(members)), lengths)
+        total[members] = np.bincount(owner, others - usual[at % DAY], len(members))
     return np.asarray(total / np.sqrt(np.maximum(variance, LEAST_SPREAD**2)))
 
 
@@ -164,14 +167,43 @@ def _usual(share: F64, ratio: F64) -> tuple[F64, F64]:
 @nb.njit(nogil=True, cache=True)
 def _products(residuals: Any, accounts: Any, total: Any) -> Any:
     """Each account's residual times `total`, added up in one fixed order: the last digits are the same everywhere."""
-    out = np.empty(len(accounts))
-    for i in range(len(accounts)):
-        row = residuals[accounts[i]]
-        value = 0.0
+    out = np.zeros(len(accounts))
+    # One account's sum waits for its last addition; those of eight accounts do not wait for each other.
+    eights = len(accounts) - len(accounts) % 8
+    for i in range(0, eights, 8):
+        a, b = residuals[accounts[i]], residuals[accounts[i + 1]]
+        c, d = residuals[accounts[i + 2]], residuals[accounts[i + 3]]
+        e, f = residuals[accounts[i + 4]], residuals[accounts[i + 5]]
+        g, k = residuals[accounts[i + 6]], residuals[accounts[i + 7]]
+        va = vb = vc = vd = ve = vf = vg = vk = 0.0
         for h in range(len(total)):
-            value += row[h] * total[h]
-        out[i] = value
+            t = total[h]
+            va += a[h] * t
+            vb += b[h] * t
+            vc += c[h] * t
+            vd += d[h] * t
+            ve += e[h] * t
+            vf += f[h] * t
+            vg += g[h] * t
+            vk += k[h] * t
+        out[i], out[i + 1], out[i + 2], out[i + 3] = va, vb, vc, vd
+        out[i + 4], out[i + 5], out[i + 6], out[i + 7] = ve, vf, vg, vk
+    for i in range(eights, len(accounts)):
+        row = residuals[accounts[i]]
+        for h in range(len(total)):
+            out[i] += row[h] * total[h]
     return out
+
+
+@nb.njit(nogil=True, cache=True)
+def _added(accounts: Any, offsets: Any, hours: Any, first: Any, second: Any) -> Any:
+    """Sums of `first` and of `second` (hours of the log,) over each account's hours."""
+    one, two = np.zeros(len(accounts)), np.zeros(len(accounts))
+    for i in range(len(accounts)):
+        for j in range(offsets[accounts[i]], offsets[accounts[i] + 1]):
+            one[i] += first[hours[j]]
+            two[i] += second[hours[j]]
+    return one, two
 
 
 def _ranked(value: npt.NDArray[np.floating[Any]], null: npt.NDArray[np.floating[Any]]) -> F64:

@@ -63,7 +63,7 @@ class Evidence:
         """A thread's own place for `members.key_bits`."""
         mine: dict[str, I32] = self._scratch.__dict__
         if view not in mine:
-            mine[view] = np.full(self.indexes[view].n_keys, -1, np.int32)
+            mine[view] = np.full(len(self.indexes[view].telling.key), -1, np.int32)
         return mine[view]
 
     @property
