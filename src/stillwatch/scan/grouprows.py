@@ -20,7 +20,10 @@ class GroupRows:
         rows = reduced.rows
         self._order, self._offsets = grouped(rows.account, reduced.accounts)
         families = reduced.prompt_families
-        self._by_family, self._family_offsets = grouped(families.family, len(families))
+        by_family, self._family_offsets = grouped(families.family, len(families))
+        # Family after family: large ones are asked for again and again.
+        self._family_row = families.row[by_family]
+        self._family_account = rows.account[self._family_row]
         self._by_key, self._key_offsets = grouped(families.key_family, len(families))
         systems = reduced.systems
         self._by_system, self._system_offsets = grouped(systems.of_row, len(systems.account))
@@ -47,9 +50,8 @@ class GroupRows:
 
     def of_family(self, family: int, member: Bool) -> I64:
         """Rows of one family whose account is a member."""
-        part = self._by_family[self._family_offsets[family] : self._family_offsets[family + 1]]
-        rows = self._reduced.prompt_families.row[part]
-        return rows[member[self._reduced.rows.account[rows]]]
+        part = slice(self._family_offsets[family], self._family_offsets[family + 1])
+        return self._family_row[part][member[self._family_account[part]]]
 
     def of_system(self, family: int, member: Bool) -> I64:
         """Rows that came with a system prompt of one family, by members."""
