@@ -60,9 +60,9 @@ def _codes(values: np.ndarray[tuple[int], Any]) -> tuple[I64, int]:
 
 
 def _shared_out(owner: I64, first: I64, second: I64, bits: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Pairs of distinct (account, first, second) of different accounts: all, equal in `first`, in `second`, in both.
+    """Pairs of distinct (account, first, second) of different accounts: all, equal in `first`, `second`, both.
 
-    Codes of parallel arrays (rows,); those of `first` and `second` need `bits`. Everything is found by sorting numbers
+    Codes of parallel arrays (rows,); those of `first` and `second` need `bits`. All is found by sorting numbers
     that hold two or three codes.
     """
     pair = (first << bits[1]) | second

@@ -44,7 +44,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     honest += [f.members for f in judged.findings if f.verdict == "cleared"]
     views = {"FORM": context.form_once, "LINK": context.identity}
     evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64))
-    niches = {view: [mb.profile(index, m) for m in honest] for view, index in views.items()}
+    niches = {v: mb.niches_of(i, [mb.profile(i, m) for m in honest]) for v, i in views.items()}
 
     def score(finding: Finding) -> tuple[I64, dict[str, F64], F64]:
         if finding.verdict == "cleared":
