@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillwatch.detect.population import F64, I32, I64, Bool
+from stillwatch.engine.holders import grouped
 
 
 @nb.njit(nogil=True, cache=True)
@@ -202,14 +203,15 @@ def build_index(
 ) -> KeyIndex:
     """Index rows sorted by (account, key). `worthless` bool[keys]: keys with weight 0 (public, excluded)."""
     account_offsets = np.searchsorted(account, np.arange(accounts + 1)).astype(np.int64)
-    order = np.argsort(key, kind="stable")
-    df = np.bincount(key, minlength=n_keys)
-    key_offsets = np.concatenate([[0], np.cumsum(df)]).astype(np.int64)
+    order, key_offsets = grouped(key, n_keys)
+    df = np.diff(key_offsets)
     weight = np.log(accounts / np.maximum(df, 1).astype(float))
     weight[df < 2] = 0
     if worthless is not None:
         weight[worthless] = 0
-    return KeyIndex(account_offsets, key, count, key_offsets, account[order].astype(np.int32), weight)
+    return KeyIndex(
+        account_offsets, key, count, key_offsets, account[order].astype(np.int32, copy=False), weight
+    )
 
 
 def without(index: KeyIndex, dropped: Bool) -> KeyIndex:

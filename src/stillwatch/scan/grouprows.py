@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stillwatch.detect.explain import distinct
 from stillwatch.engine.holders import grouped
 from stillwatch.scan.collect import Reduced
 from stillwatch.views.base import I64
@@ -30,8 +31,7 @@ class GroupRows:
         self.item, items = _dense(rows.item)
         """Dense code of each row's item."""
         self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
-        pairs = _distinct(self.item, self._unit[rows.account])
-        self._units = np.bincount(pairs[:, 0], minlength=items)
+        self._units = np.bincount(distinct(self.item, self._unit[rows.account])[0], minlength=items)
 
     def postings_of(self, family: int) -> npt.NDArray[np.uint64]:
         """Postings of one prompt family, sorted."""
@@ -41,8 +41,8 @@ class GroupRows:
     def outsiders(self, rows: I64) -> tuple[I64, I64]:
         """(item of each row as a dense code, unrelated units outside `rows` that have each of these items)."""
         names, code = np.unique(self.item[rows], return_inverse=True)
-        inside = _distinct(code, self._unit[self._reduced.rows.account[rows]])
-        return code, self._units[names] - np.bincount(inside[:, 0], minlength=len(names))
+        inside, _ = distinct(code, self._unit[self._reduced.rows.account[rows]])
+        return code, self._units[names] - np.bincount(inside, minlength=len(names))
 
     def of(self, members: I64) -> I64:
         """All rows of the members."""
@@ -75,11 +75,3 @@ def _dense(values: npt.NDArray[np.uint64]) -> tuple[I64, int]:
     code = np.empty(len(values), np.int64)
     code[order] = np.cumsum(fresh)
     return code, int(fresh.sum()) + (len(ranked) > 0)
-
-
-def _distinct(first: I64, second: I64) -> npt.NDArray[np.int64]:
-    """Distinct pairs, shape (pairs, 2), sorted."""
-    width = int(second.max(initial=0)) + 1
-    code = np.sort(first.astype(np.int64) * width + second)
-    code = code[np.append(True, code[1:] != code[:-1])] if len(code) else code
-    return np.column_stack([code // width, code % width])

@@ -176,13 +176,16 @@ def settled_references(context: Context, found: list[Finding]) -> list[Finding]:
     group = context.units.honest_group
     indexes = {"FORM": context.form_once, "LINK": context.identity}
     evidence = Evidence(indexes, context.rhythm, np.zeros(0, np.int64))
-    out = []
-    for finding in found:
+
+    def settled(finding: Finding) -> I64:
         own = replace(evidence, pool=np.flatnonzero(group == finding.reference))
-        members = own.settled(finding.members)
-        if len(members) >= LEAST_GROUP:
-            out.append(replace(finding, members=members, candidate=len(finding.members)))
-    return out
+        return own.settled(finding.members)
+
+    return [
+        replace(finding, members=members, candidate=len(finding.members))
+        for finding, members in zip(found, each(settled, found), strict=True)
+        if len(members) >= LEAST_GROUP
+    ]
 
 
 def unselected(context: Context, members: I64) -> I64:
@@ -295,10 +298,14 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
         for finding in grown(context, coordinated, chosen, progress)
     ]
     rows = context.rows
-    for number, finding in enumerate(references + findings):
-        progress("explain", number, len(references) + len(findings))
+
+    def explain(finding: Finding) -> None:
         direct_tests(context, rows, finding)
         explanations(context, rows, finding)
+
+    with ThreadPoolExecutor(workers()) as pool:
+        for number, _ in enumerate(pool.map(explain, references + findings)):
+            progress("explain", number, len(references) + len(findings))
     outcome, level = decide(context, findings, references)
     return Judged(context, findings, references, len(found), outcome, level)
 
