@@ -67,8 +67,9 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     for finding in findings:
         taken[finding.members] = True
     blocked = taken | context.units.gateway | (context.units.honest_group >= 0) | context.units.contract
-    out = []
-    for finding, (accounts, bits, total), recruit in zip(findings, scored, named, strict=True):
+
+    def settle(place: int) -> Assignment:
+        finding, (accounts, bits, total), recruit = findings[place], scored[place], named[place]
         core = np.isin(accounts, finding.members)
         joined = np.isin(accounts, finding.recruits)
         if finding.verdict == "cleared":
@@ -83,8 +84,9 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
                     index, accounts[keep], finding.members, evidence.base[view], niches[view], fold
                 )
         mine = {view: b[keep] for view, b in bits.items()}
-        out.append(Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, steps))
-    return out
+        return Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, steps)
+
+    return each(settle, range(len(findings)))
 
 
 def _fold(context: Context, plain: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -166,30 +167,23 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         size[keys[keys >= 0]] = np.bincount(families.key_family, minlength=len(keys))[keys >= 0]
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
-    public = _public_keys(form_index, identity, rhythm, strata, seed)
+    group = units.honest_group
+    # These need nothing of each other; the last one gives its own parts to threads, too.
+    with ThreadPoolExecutor(2) as pool:
+        rows = pool.submit(GroupRows, reduced, group)
+        handovers = pool.submit(_handovers, reduced, units)
+        public = _public_keys(form_index, identity, rhythm, strata, seed)
+    edges = handovers.result()
     public |= _published(reduced, held, form_index.n_keys)
-    turns = reduced.turns
-    bans = np.flatnonzero(units.banned_us > 0)
-    edges = dt.find_handovers(
-        turns.held_hash,
-        turns.held_by,
-        turns.held_us,
-        turns.went_on_hash,
-        turns.went_on_by,
-        turns.went_on_us,
-        np.concatenate([reduced.refused_by, bans]),
-        np.concatenate([reduced.refused_us, units.banned_us[bans]]),
-    )
     form_index = without(form_index, public)
     once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
     given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
     signup = np.isin(reduced.link.key_kind, given)
-    group = units.honest_group
     known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])
     return Context(
         reduced,
         units,
-        GroupRows(reduced, group),
+        rows.result(),
         seed,
         form_index,
         link_index,
@@ -206,6 +200,21 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         of_system,
         size,
         {"FORM": _first_seen(reduced.form), "LINK": _first_seen(reduced.link)},
+    )
+
+
+def _handovers(reduced: Reduced, units: Units) -> dt.Handovers:
+    turns = reduced.turns
+    bans = np.flatnonzero(units.banned_us > 0)
+    return dt.find_handovers(
+        turns.held_hash,
+        turns.held_by,
+        turns.held_us,
+        turns.went_on_hash,
+        turns.went_on_by,
+        turns.went_on_us,
+        np.concatenate([reduced.refused_by, bans]),
+        np.concatenate([reduced.refused_us, units.banned_us[bans]]),
     )
 
 
