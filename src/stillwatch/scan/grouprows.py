@@ -33,6 +33,10 @@ class GroupRows:
         self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
         self._units = np.bincount(distinct(self.item, self._unit[rows.account])[0], minlength=items)
 
+    def rows_per_family(self) -> I64:
+        """Rows of each prompt family."""
+        return np.diff(self._family_offsets)
+
     def postings_of(self, family: int) -> npt.NDArray[np.uint64]:
         """Postings of one prompt family, sorted."""
         chosen = self._by_key[self._key_offsets[family] : self._key_offsets[family + 1]]
