@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,12 +44,20 @@ Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """What only the groups' tests need. It is made while discovery, which has one thread, looks for candidates."""
+
+    rows: Future[GroupRows]
+    handovers: Future[dt.Handovers]
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """Everything that the stages share, computed once."""
 
     reduced: Reduced
     units: Units
-    rows: GroupRows
+    later: Later
     seed: int
     form: KeyIndex
     """FORM with public keys worth nothing."""
@@ -66,8 +74,6 @@ class Context:
     public: Bool
     time: TimeView
     strata: Strata
-    handovers: dt.Handovers
-    unlinked: Bool
     family_key: I64
     """Key number in FORM of each prompt family."""
     system_key: I64
@@ -76,6 +82,22 @@ class Context:
     """Postings behind each FORM key."""
     first_us: dict[str, I64]
     """First time that each key was seen, for FORM and LINK; NEVER for keys without a time."""
+
+    @property
+    def rows(self) -> GroupRows:
+        """Rows of the log by account, by family and by item."""
+        return self.later.rows.result()
+
+    @property
+    def handovers(self) -> dt.Handovers:
+        """Conversations that changed accounts."""
+        return self.later.handovers.result()
+
+    @property
+    def unlinked(self) -> Bool:
+        """Hand-overs whose two accounts belong to no one known-honest group."""
+        group, edges = self.units.honest_group, self.handovers
+        return ~((group[edges.source] >= 0) & (group[edges.source] == group[edges.target]))
 
 
 @dataclass(slots=True)
@@ -167,23 +189,22 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         size[keys[keys >= 0]] = np.bincount(families.key_family, minlength=len(keys))[keys >= 0]
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
-    group = units.honest_group
-    # These need nothing of each other; the last one gives its own parts to threads, too.
-    with ThreadPoolExecutor(2) as pool:
-        rows = pool.submit(GroupRows, reduced, group)
-        handovers = pool.submit(_handovers, reduced, units)
-        public = _public_keys(form_index, identity, rhythm, strata, seed)
-    edges = handovers.result()
+    public = _public_keys(form_index, identity, rhythm, strata, seed)
     public |= _published(reduced, held, form_index.n_keys)
     form_index = without(form_index, public)
     once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
     given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
     signup = np.isin(reduced.link.key_kind, given)
-    known = (group[edges.source] >= 0) & (group[edges.source] == group[edges.target])
+    with_time = {"FORM": _first_seen(reduced.form), "LINK": _first_seen(reduced.link)}
+    pool = ThreadPoolExecutor(1)
+    later = Later(
+        pool.submit(GroupRows, reduced, units.honest_group), pool.submit(_handovers, reduced, units)
+    )
+    pool.shutdown(wait=False)
     return Context(
         reduced,
         units,
-        rows.result(),
+        later,
         seed,
         form_index,
         link_index,
@@ -194,12 +215,10 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         public,
         view,
         strata,
-        edges,
-        ~known,
         held,
         of_system,
         size,
-        {"FORM": _first_seen(reduced.form), "LINK": _first_seen(reduced.link)},
+        with_time,
     )
 
 
