@@ -8,14 +8,15 @@ it errs on the careful side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numba as nb
 import numpy as np
 
 from stillwatch.detect.keys import KeyIndex
-from stillwatch.detect.population import F64, I64, Seats, Strata, seats_for, seeded
+from stillwatch.detect.population import F64, I64, Bool, Seats, Strata, seats_for, seeded
 from stillwatch.detect.rhythm import Rhythm
 
 VIEWS = ("FORM", "LINK", "TIME")
@@ -107,6 +108,7 @@ def _null_of_keys(
     pool: Any,
     start: Any,
     size: Any,
+    bounds: Any,
     account_offsets: Any,
     keys: Any,
     weight: Any,
@@ -122,8 +124,9 @@ def _null_of_keys(
     above = 0
     state = seed
     for d in range(draws):
-        state = _draw(pool, start, size, used, d, out, state)
-        null[d] = co_occurrence(out, account_offsets, keys, weight, count, touched)
+        a, b = bounds[d % (len(bounds) - 1)], bounds[d % (len(bounds) - 1) + 1]
+        state = _draw(pool, start[a:b], size[a:b], used, d, out, state)
+        null[d] = co_occurrence(out[: b - a], account_offsets, keys, weight, count, touched)
         if null[d] >= observed:
             above += 1
             if above >= stop:
@@ -180,6 +183,7 @@ def _null_of_time(
     pool: Any,
     start: Any,
     size: Any,
+    bounds: Any,
     residuals: Any,
     loud: Any,
     draws: int,
@@ -193,8 +197,9 @@ def _null_of_time(
     above = 0
     state = seed
     for d in range(draws):
-        state = _draw(pool, start, size, used, d, out, state)
-        null[d] = _correlation(out, residuals, loud, total, seen)
+        a, b = bounds[d % (len(bounds) - 1)], bounds[d % (len(bounds) - 1) + 1]
+        state = _draw(pool, start[a:b], size[a:b], used, d, out, state)
+        null[d] = _correlation(out[: b - a], residuals, loud, total, seen)
         if null[d] >= observed:
             above += 1
             if above >= stop:
@@ -229,29 +234,55 @@ def _conclude(view: str, null: F64, above: int, observed: float, level: int) -> 
     return Tested(view, p, observed, expected, len(null), "permutation with fitted tail", level)
 
 
+def _side_by_side(seats: Sequence[Seats], chosen: Sequence[Bool]) -> tuple[I64, I64, I64, I64]:
+    """(pool, start, size, bounds) of the `chosen` seats of each part: part `i` has seats bounds[i]:bounds[i+1]."""
+    before = np.cumsum([0, *(len(s.pool) for s in seats)])
+    return (
+        np.concatenate([s.pool for s in seats]),
+        np.concatenate([s.start[c] + b for s, c, b in zip(seats, chosen, before[:-1], strict=True)]),
+        np.concatenate([s.size[c] for s, c in zip(seats, chosen, strict=True)]),
+        np.cumsum([0, *(int(c.sum()) for c in chosen)]).astype(np.int64),
+    )
+
+
+def _of_parts(tested: Tested, parts: int) -> Tested:
+    """Parts of a large candidate are combined as twice the median p (valid under any dependence; Rüger 1978).
+
+    One null serves all parts, so the part of the median statistic is the part of the median p.
+    """
+    return tested if parts == 1 else replace(tested, p=min(1.0, 2 * tested.p))
+
+
 def keys_against_null(
-    index: KeyIndex, view: str, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
+    index: KeyIndex,
+    view: str,
+    parts: Sequence[I64],
+    seats: Sequence[Seats],
+    seed: int,
+    draws: int = MOST_DRAWS,
 ) -> Tested:
-    """Rarity-weighted co-occurrence of `members` against matched random groups."""
-    part = index.telling
-    count, touched = np.zeros(len(part.key), np.int32), np.empty(len(part.key) + 1, np.int32)
-    observed = co_occurrence(members, part.account_offsets, part.keys, part.weight, count, touched)
-    if observed <= 0 or len(seats.pool) == 0:
-        return Tested(view, 1.0, float(observed), 0.0, 0, "none", seats.level)
+    """Rarity-weighted co-occurrence of the candidate, or of its `parts`, against groups that match them in turn."""
+    own = index.telling
+    count, touched = np.zeros(len(own.key), np.int32), np.empty(len(own.key) + 1, np.int32)
+    each = sorted(
+        co_occurrence(members, own.account_offsets, own.keys, own.weight, count, touched) for members in parts
+    )
+    observed = each[len(each) // 2]
+    level = max(s.level for s in seats)
+    if observed <= 0 or min(len(s.pool) for s in seats) == 0:
+        return Tested(view, 1.0, float(observed), 0.0, 0, "none", level)
     null, above = _null_of_keys(
         observed,
-        seats.pool,
-        seats.start,
-        seats.size,
-        part.account_offsets,
-        part.keys,
-        part.weight,
+        *_side_by_side(seats, [np.ones(len(s.start), bool) for s in seats]),
+        own.account_offsets,
+        own.keys,
+        own.weight,
         index.accounts,
         draws,
         STOP_AFTER,
         np.uint64(seed),
     )
-    return _conclude(view, null, above, observed, seats.level)
+    return _of_parts(_conclude(view, null, above, observed, level), len(parts))
 
 
 def mean_correlation(rhythm: Rhythm, members: I64) -> float:
@@ -262,26 +293,28 @@ def mean_correlation(rhythm: Rhythm, members: I64) -> float:
 
 
 def time_against_null(
-    rhythm: Rhythm, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
+    rhythm: Rhythm, parts: Sequence[I64], seats: Sequence[Seats], seed: int, draws: int = MOST_DRAWS
 ) -> Tested:
-    """Mean pairwise correlation of hourly residuals."""
-    seen = rhythm.loud[members]
-    if seen.sum() < LEAST_IN_TIME or len(seats.pool) == 0:
-        return Tested("TIME", 1.0, 0.0, 0.0, 0, "none", seats.level)
-    observed = mean_correlation(rhythm, members)
-    start, size = seats.start[seen], seats.size[seen]
+    """Mean pairwise correlation of hourly residuals of the candidate, or of its `parts`; else as for keys."""
+    seen = [rhythm.loud[members] for members in parts]
+    visible = [i for i, loud in enumerate(seen) if loud.sum() >= LEAST_IN_TIME]
+    level = max(s.level for s in seats)
+    if 2 * len(visible) <= len(parts) or min(len(s.pool) for s in seats) == 0:
+        return Tested("TIME", 1.0, 0.0, 0.0, 0, "none", level)
+    # A part that TIME cannot see has p = 1.
+    blind = [-np.inf] * (len(parts) - len(visible))
+    each = blind + sorted(mean_correlation(rhythm, parts[i]) for i in visible)
+    observed = each[len(each) // 2]
     null, above = _null_of_time(
         observed,
-        seats.pool,
-        start,
-        size,
+        *_side_by_side([seats[i] for i in visible], [seen[i] for i in visible]),
         rhythm.residuals,
         rhythm.loud,
         draws,
         STOP_AFTER,
         np.uint64(seed),
     )
-    return _conclude("TIME", null, above, observed, seats.level)
+    return _of_parts(_conclude("TIME", null, above, observed, level), len(parts))
 
 
 def subgroups(members: I64, seed: int) -> list[I64]:
@@ -290,17 +323,6 @@ def subgroups(members: I64, seed: int) -> list[I64]:
         return [members]
     rng = np.random.default_rng(seeded(seed, "subgroups", members))
     return [np.sort(rng.choice(members, LARGE_GROUP, replace=False)) for _ in range(SUBGROUPS)]
-
-
-def combined(parts: list[Tested]) -> Tested:
-    """Sub-groups combined as twice the median p (valid under any dependence; Rüger 1978)."""
-    if len(parts) == 1:
-        return parts[0]
-    p = min(1.0, 2 * float(np.median([part.p for part in parts])))
-    middle = sorted(parts, key=lambda part: part.p)[len(parts) // 2]
-    draws = sum(part.draws for part in parts)
-    level = max(part.level for part in parts)
-    return Tested(middle.view, p, middle.statistic, middle.expected, draws, middle.method, level)
 
 
 SETTLED_P = 1e-9
@@ -330,25 +352,11 @@ def confirm(
         if view == found_in:
             continue
         base = seeded(seed, f"confirm {view}", members)
-        tested.append(
-            combined(
-                [
-                    keys_against_null(index, view, m, s, base + i)
-                    for i, (m, s) in enumerate(zip(parts, seats, strict=True))
-                ]
-            )
-        )
+        tested.append(keys_against_null(index, view, parts, seats, base))
     if not whole and min(t.p for t in tested) <= SETTLED_P:
         return tested
     base = seeded(seed, "confirm TIME", members)
-    tested.append(
-        combined(
-            [
-                time_against_null(rhythm, m, s, base + i)
-                for i, (m, s) in enumerate(zip(parts, seats, strict=True))
-            ]
-        )
-    )
+    tested.append(time_against_null(rhythm, parts, seats, base))
     return tested
 
 

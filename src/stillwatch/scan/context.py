@@ -302,9 +302,9 @@ def _public_keys(index: KeyIndex, identity: KeyIndex, rhythm: Rhythm, strata: St
             rng = np.random.default_rng(draw)
             holders = np.sort(rng.choice(holders, cf.LARGE_GROUP, replace=False))
         seats = seats_for(strata, holders, excluded)
-        if cf.keys_against_null(identity, "LINK", holders, seats, draw, PUBLIC_DRAWS).p <= PUBLIC_P:
+        if cf.keys_against_null(identity, "LINK", [holders], [seats], draw, PUBLIC_DRAWS).p <= PUBLIC_P:
             return False
-        return cf.time_against_null(rhythm, holders, seats, draw, PUBLIC_DRAWS).p > PUBLIC_P
+        return cf.time_against_null(rhythm, [holders], [seats], draw, PUBLIC_DRAWS).p > PUBLIC_P
 
     popular = np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0))
     public = np.zeros(index.n_keys, bool)
