@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stillwatch.detect.confirm import benjamini_hochberg, keys_against_null, tail_p
+from stillwatch.detect.confirm import benjamini_hochberg, keys_against_null, subgroups, tail_p
 from stillwatch.detect.explain import benchmark, classroom, openness, web
 from stillwatch.detect.keys import KeyIndex, build_index, lighter
 from stillwatch.detect.members import background, combine_views, e_benjamini_hochberg, key_bits
@@ -13,12 +13,12 @@ from stillwatch.detect.population import build_strata, seats_for
 from stillwatch.detect.score import conformal, item_space
 
 
-def _population(rng: np.random.Generator, shared: int) -> KeyIndex:
-    """3,000 accounts with five of 4,000 keys each; the first 40 hold `shared` common keys besides."""
+def _population(rng: np.random.Generator, shared: int, group: int = 40) -> KeyIndex:
+    """3,000 accounts with five of 4,000 keys each; the first `group` hold `shared` common keys besides."""
     account = np.repeat(np.arange(3000), 5)
     key = rng.integers(0, 4000, 15_000)
-    account = np.concatenate([account, np.repeat(np.arange(40), shared)])
-    key = np.concatenate([key, np.tile(4000 + np.arange(shared), 40)])
+    account = np.concatenate([account, np.repeat(np.arange(group), shared)])
+    key = np.concatenate([key, np.tile(4000 + np.arange(shared), group)])
     pairs = np.unique(np.column_stack([account, key]), axis=0).astype(np.int32)
     return build_index(pairs[:, 0], pairs[:, 1], np.ones(len(pairs), np.int32), 3000, 4000 + shared)
 
@@ -35,7 +35,9 @@ def _p(index: KeyIndex, members: np.ndarray, seed: int) -> float:
     )
     excluded = np.zeros(3000, bool)
     excluded[members] = True
-    return keys_against_null(index, "LINK", members, seats_for(strata, members, excluded), seed).p
+    parts = subgroups(members, seed)
+    seats = [seats_for(strata, part, excluded) for part in parts]
+    return keys_against_null(index, "LINK", parts, seats, seed).p
 
 
 def test_random_groups_are_confirmed_at_the_nominal_rate() -> None:
@@ -78,9 +80,17 @@ def test_strangers_on_popular_carriers_are_not_tied(staff_stand_in: bool, light:
         members = np.sort(rng.choice(consumers, 50, replace=False))
         excluded = np.zeros(3000, bool)
         excluded[members] = True
-        p.append(keys_against_null(index, "LINK", members, seats_for(strata, members, excluded), draw).p)
+        p.append(keys_against_null(index, "LINK", [members], [seats_for(strata, members, excluded)], draw).p)
     share = float(np.mean(np.array(p) <= 0.05))
     assert share >= 0.9 if staff_stand_in else share <= 0.15
+
+
+def test_parts_of_a_large_group_are_compared_with_one_null() -> None:
+    rng = np.random.default_rng(9)
+    index = _population(rng, 0)
+    p = [_p(index, np.sort(rng.choice(3000, 600, replace=False)), i) for i in range(60)]
+    assert sum(value <= 0.05 for value in p) <= 6
+    assert _p(_population(rng, 1, 400), np.arange(400), 1) < 1e-4
 
 
 def test_the_fitted_tail_errs_on_the_careful_side() -> None:

@@ -24,7 +24,7 @@ def _index() -> KeyIndex:
 def test_steps_sum_to_the_best_stake_and_the_closing_step_is_small(shown: int) -> None:
     index, core = _index(), np.arange(20)
     base, fold = mb.background(index), (np.arange(ACCOUNTS) % mb.FOLDS).astype(np.int32)
-    niches = [mb.profile(index, np.arange(50, 90))]
+    niches = mb.niches_of(index, [mb.profile(index, np.arange(50, 90))])
     accounts = np.array([0, 1, 7, 19, 20, 150])
     bits = mb.cross_fitted(index, accounts, core, base, niches, fold)
     found = steps(index, accounts, core, base, niches, fold, shown)

@@ -8,15 +8,16 @@ it errs on the careful side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numba as nb
 import numpy as np
-import numpy.typing as npt
 
 from stillwatch.detect.keys import KeyIndex
-from stillwatch.detect.population import F64, I64, Seats, Strata, seats_for, seeded
+from stillwatch.detect.population import F64, I64, Bool, Seats, Strata, seats_for, seeded
+from stillwatch.detect.rhythm import Rhythm
 
 VIEWS = ("FORM", "LINK", "TIME")
 MOST_DRAWS = 999
@@ -27,8 +28,6 @@ TAIL = 100
 LARGE_GROUP = 200
 SUBGROUPS = 15
 LEAST_IN_TIME = 5
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +50,27 @@ UNSEEN = Tested("", 1.0, 0.0, 0.0, 0, "none", 0)
 
 
 @nb.njit(nogil=True, cache=True)
-def co_occurrence(members: Any, account_offsets: Any, keys: Any, weight: Any, count: Any) -> float:
-    """Sum over keys of weight x pairs of members that share the key. `count` is zeroed scratch (keys,)."""
+def co_occurrence(
+    members: Any, account_offsets: Any, keys: Any, weight: Any, count: Any, touched: Any
+) -> float:
+    """Sum over keys of weight x pairs of members that share the key; all weights are above 0 (`KeyIndex.telling`).
+
+    `count` (keys,) is zeroed scratch, `touched` (keys+1,) scratch.
+    """
     total = 0.0
+    n = 0
     for m in members:
         for i in range(account_offsets[m], account_offsets[m + 1]):
             key = keys[i]
-            total += weight[key] * count[key]
-            count[key] += 1
-    for m in members:
-        for i in range(account_offsets[m], account_offsets[m + 1]):
-            count[keys[i]] = 0
+            held = count[key]
+            # Strangers share little, so that the weight is hardly ever looked up.
+            if held > 0:
+                total += weight[key] * held
+            touched[n] = key
+            n += held == 0
+            count[key] = held + 1
+    for i in range(n):
+        count[touched[i]] = 0
     return total
 
 
@@ -99,6 +108,7 @@ def _null_of_keys(
     pool: Any,
     start: Any,
     size: Any,
+    bounds: Any,
     account_offsets: Any,
     keys: Any,
     weight: Any,
@@ -107,15 +117,16 @@ def _null_of_keys(
     stop: int,
     seed: Any,
 ) -> Any:
-    count = np.zeros(len(weight), np.int32)
+    count, touched = np.zeros(len(weight), np.int32), np.empty(len(weight) + 1, np.int32)
     used = np.full(accounts, -1, np.int32)
     out = np.empty(len(start), np.int64)
     null = np.empty(draws)
     above = 0
     state = seed
     for d in range(draws):
-        state = _draw(pool, start, size, used, d, out, state)
-        null[d] = co_occurrence(out, account_offsets, keys, weight, count)
+        a, b = bounds[d % (len(bounds) - 1)], bounds[d % (len(bounds) - 1) + 1]
+        state = _draw(pool, start[a:b], size[a:b], used, d, out, state)
+        null[d] = co_occurrence(out[: b - a], account_offsets, keys, weight, count, touched)
         if null[d] >= observed:
             above += 1
             if above >= stop:
@@ -124,20 +135,42 @@ def _null_of_keys(
 
 
 @nb.njit(nogil=True, cache=True)
-def _correlation(members: Any, residuals: Any, total: Any) -> float:
-    """Mean pairwise correlation of unit rows; rows of zeros do not count. `total` is scratch (hours,)."""
+def _correlation(members: Any, residuals: Any, loud: Any, total: Any, seen: Any) -> float:
+    """Mean pairwise correlation of unit rows. `loud` bool[accounts]: rows that are not all zeros; no other counts.
+
+    `total` (hours,) and `seen` (members,) are scratch.
+    """
     hours = residuals.shape[1]
-    total[:] = 0.0
     there = 0
     for m in members:
-        row = residuals[m]
-        some = False
-        for h in range(hours):
-            total[h] += row[h]
-            some |= row[h] != 0
-        there += some
+        if loud[m]:
+            seen[there] = m
+            there += 1
     if there < 2:
         return 0.0
+    total[:] = 0.0
+    # Eight rows in one pass: memory is asked for all of them at once. Every hour adds up in the members' order.
+    eights = there - there % 8
+    for i in range(0, eights, 8):
+        a, b, c, d = (
+            residuals[seen[i]],
+            residuals[seen[i + 1]],
+            residuals[seen[i + 2]],
+            residuals[seen[i + 3]],
+        )
+        e, f, g, k = (
+            residuals[seen[i + 4]],
+            residuals[seen[i + 5]],
+            residuals[seen[i + 6]],
+            residuals[seen[i + 7]],
+        )
+        for h in range(hours):
+            first = (((total[h] + a[h]) + b[h]) + c[h]) + d[h]
+            total[h] = (((first + e[h]) + f[h]) + g[h]) + k[h]
+    for i in range(eights, there):
+        row = residuals[seen[i]]
+        for h in range(hours):
+            total[h] += row[h]
     square = 0.0
     for h in range(hours):
         square += total[h] * total[h]
@@ -146,17 +179,27 @@ def _correlation(members: Any, residuals: Any, total: Any) -> float:
 
 @nb.njit(nogil=True, cache=True)
 def _null_of_time(
-    observed: float, pool: Any, start: Any, size: Any, residuals: Any, draws: int, stop: int, seed: Any
+    observed: float,
+    pool: Any,
+    start: Any,
+    size: Any,
+    bounds: Any,
+    residuals: Any,
+    loud: Any,
+    draws: int,
+    stop: int,
+    seed: Any,
 ) -> Any:
     used = np.full(len(residuals), -1, np.int32)
-    out = np.empty(len(start), np.int64)
+    out, seen = np.empty(len(start), np.int64), np.empty(len(start), np.int64)
     total = np.zeros(residuals.shape[1])
     null = np.empty(draws)
     above = 0
     state = seed
     for d in range(draws):
-        state = _draw(pool, start, size, used, d, out, state)
-        null[d] = _correlation(out, residuals, total)
+        a, b = bounds[d % (len(bounds) - 1)], bounds[d % (len(bounds) - 1) + 1]
+        state = _draw(pool, start[a:b], size[a:b], used, d, out, state)
+        null[d] = _correlation(out[: b - a], residuals, loud, total, seen)
         if null[d] >= observed:
             above += 1
             if above >= stop:
@@ -191,48 +234,87 @@ def _conclude(view: str, null: F64, above: int, observed: float, level: int) -> 
     return Tested(view, p, observed, expected, len(null), "permutation with fitted tail", level)
 
 
+def _side_by_side(seats: Sequence[Seats], chosen: Sequence[Bool]) -> tuple[I64, I64, I64, I64]:
+    """(pool, start, size, bounds) of the `chosen` seats of each part: part `i` has seats bounds[i]:bounds[i+1]."""
+    before = np.cumsum([0, *(len(s.pool) for s in seats)])
+    return (
+        np.concatenate([s.pool for s in seats]),
+        np.concatenate([s.start[c] + b for s, c, b in zip(seats, chosen, before[:-1], strict=True)]),
+        np.concatenate([s.size[c] for s, c in zip(seats, chosen, strict=True)]),
+        np.cumsum([0, *(int(c.sum()) for c in chosen)]).astype(np.int64),
+    )
+
+
+def _of_parts(tested: Tested, parts: int) -> Tested:
+    """Parts of a large candidate are combined as twice the median p (valid under any dependence; Rüger 1978).
+
+    One null serves all parts, so the part of the median statistic is the part of the median p.
+    """
+    return tested if parts == 1 else replace(tested, p=min(1.0, 2 * tested.p))
+
+
 def keys_against_null(
-    index: KeyIndex, view: str, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
+    index: KeyIndex,
+    view: str,
+    parts: Sequence[I64],
+    seats: Sequence[Seats],
+    seed: int,
+    draws: int = MOST_DRAWS,
 ) -> Tested:
-    """Rarity-weighted co-occurrence of `members` against matched random groups."""
-    scratch = np.zeros(index.n_keys, np.int32)
-    observed = co_occurrence(members, index.account_offsets, index.keys, index.weight, scratch)
-    if observed <= 0 or len(seats.pool) == 0:
-        return Tested(view, 1.0, float(observed), 0.0, 0, "none", seats.level)
+    """Rarity-weighted co-occurrence of the candidate, or of its `parts`, against groups that match them in turn."""
+    own = index.telling
+    count, touched = np.zeros(len(own.key), np.int32), np.empty(len(own.key) + 1, np.int32)
+    each = sorted(
+        co_occurrence(members, own.account_offsets, own.keys, own.weight, count, touched) for members in parts
+    )
+    observed = each[len(each) // 2]
+    level = max(s.level for s in seats)
+    if observed <= 0 or min(len(s.pool) for s in seats) == 0:
+        return Tested(view, 1.0, float(observed), 0.0, 0, "none", level)
     null, above = _null_of_keys(
         observed,
-        seats.pool,
-        seats.start,
-        seats.size,
-        index.account_offsets,
-        index.keys,
-        index.weight,
+        *_side_by_side(seats, [np.ones(len(s.start), bool) for s in seats]),
+        own.account_offsets,
+        own.keys,
+        own.weight,
         index.accounts,
         draws,
         STOP_AFTER,
         np.uint64(seed),
     )
-    return _conclude(view, null, above, observed, seats.level)
+    return _of_parts(_conclude(view, null, above, observed, level), len(parts))
 
 
-def mean_correlation(residuals: F32, members: I64) -> float:
-    """Mean pairwise correlation of the members' unit residuals, (accounts, hours); rows of zeros do not count."""
-    return float(_correlation(members, residuals, np.zeros(residuals.shape[1])))
+def mean_correlation(rhythm: Rhythm, members: I64) -> float:
+    """Mean pairwise correlation of the members' unit residuals; quiet members do not count."""
+    residuals = rhythm.residuals
+    total, seen = np.zeros(residuals.shape[1]), np.empty(len(members), np.int64)
+    return float(_correlation(members, residuals, rhythm.loud, total, seen))
 
 
 def time_against_null(
-    residuals: F32, members: I64, seats: Seats, seed: int, draws: int = MOST_DRAWS
+    rhythm: Rhythm, parts: Sequence[I64], seats: Sequence[Seats], seed: int, draws: int = MOST_DRAWS
 ) -> Tested:
-    """Mean pairwise correlation of hourly residuals. `residuals` are those of all accounts, (accounts, hours)."""
-    seen = np.any(residuals[members] != 0, axis=1)
-    if seen.sum() < LEAST_IN_TIME or len(seats.pool) == 0:
-        return Tested("TIME", 1.0, 0.0, 0.0, 0, "none", seats.level)
-    observed = mean_correlation(residuals, members)
-    start, size = seats.start[seen], seats.size[seen]
+    """Mean pairwise correlation of hourly residuals of the candidate, or of its `parts`; else as for keys."""
+    seen = [rhythm.loud[members] for members in parts]
+    visible = [i for i, loud in enumerate(seen) if loud.sum() >= LEAST_IN_TIME]
+    level = max(s.level for s in seats)
+    if 2 * len(visible) <= len(parts) or min(len(s.pool) for s in seats) == 0:
+        return Tested("TIME", 1.0, 0.0, 0.0, 0, "none", level)
+    # A part that TIME cannot see has p = 1.
+    blind = [-np.inf] * (len(parts) - len(visible))
+    each = blind + sorted(mean_correlation(rhythm, parts[i]) for i in visible)
+    observed = each[len(each) // 2]
     null, above = _null_of_time(
-        observed, seats.pool, start, size, residuals, draws, STOP_AFTER, np.uint64(seed)
+        observed,
+        *_side_by_side([seats[i] for i in visible], [seen[i] for i in visible]),
+        rhythm.residuals,
+        rhythm.loud,
+        draws,
+        STOP_AFTER,
+        np.uint64(seed),
     )
-    return _conclude("TIME", null, above, observed, seats.level)
+    return _of_parts(_conclude("TIME", null, above, observed, level), len(parts))
 
 
 def subgroups(members: I64, seed: int) -> list[I64]:
@@ -243,17 +325,6 @@ def subgroups(members: I64, seed: int) -> list[I64]:
     return [np.sort(rng.choice(members, LARGE_GROUP, replace=False)) for _ in range(SUBGROUPS)]
 
 
-def combined(parts: list[Tested]) -> Tested:
-    """Sub-groups combined as twice the median p (valid under any dependence; Rüger 1978)."""
-    if len(parts) == 1:
-        return parts[0]
-    p = min(1.0, 2 * float(np.median([part.p for part in parts])))
-    middle = sorted(parts, key=lambda part: part.p)[len(parts) // 2]
-    draws = sum(part.draws for part in parts)
-    level = max(part.level for part in parts)
-    return Tested(middle.view, p, middle.statistic, middle.expected, draws, middle.method, level)
-
-
 SETTLED_P = 1e-9
 """A view's p at which the views after it are not drawn: nothing that they say changes the candidate's q."""
 
@@ -262,7 +333,7 @@ def confirm(
     members: I64,
     found_in: str,
     indexes: dict[str, KeyIndex],
-    residuals: F32,
+    rhythm: Rhythm,
     strata: Strata,
     seed: int,
     *,
@@ -281,25 +352,11 @@ def confirm(
         if view == found_in:
             continue
         base = seeded(seed, f"confirm {view}", members)
-        tested.append(
-            combined(
-                [
-                    keys_against_null(index, view, m, s, base + i)
-                    for i, (m, s) in enumerate(zip(parts, seats, strict=True))
-                ]
-            )
-        )
+        tested.append(keys_against_null(index, view, parts, seats, base))
     if not whole and min(t.p for t in tested) <= SETTLED_P:
         return tested
     base = seeded(seed, "confirm TIME", members)
-    tested.append(
-        combined(
-            [
-                time_against_null(residuals, m, s, base + i)
-                for i, (m, s) in enumerate(zip(parts, seats, strict=True))
-            ]
-        )
-    )
+    tested.append(time_against_null(rhythm, parts, seats, base))
     return tested
 
 

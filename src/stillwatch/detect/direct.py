@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
+import numba as nb
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from stillwatch.detect.population import I64
 
@@ -40,11 +42,45 @@ class Direct:
     """Share of the group that the observed events can concern: a few accounts' director is not the group's."""
 
 
-def _cross_pairs(account: I64, value: I64) -> int:
-    """Pairs of rows with equal `value` and different accounts."""
-    both = np.unique(np.stack([value, account], axis=1), axis=0, return_counts=True)[1]
-    single = np.bincount(np.unique(value, return_inverse=True)[1])
-    return int((single * (single - 1) // 2).sum() - (both * (both - 1) // 2).sum())
+@nb.njit(nogil=True, cache=True)
+def _equal_pairs(ranked: Any) -> int:
+    """Pairs of equal values among sorted ones."""
+    pairs, run = 0, 0
+    for i in range(len(ranked)):
+        run = run + 1 if i > 0 and ranked[i] == ranked[i - 1] else 0
+        pairs += run
+    return pairs
+
+
+def _codes(values: np.ndarray[tuple[int], Any]) -> tuple[I64, int]:
+    """(dense code of each value, bits that the codes need)."""
+    names, code = np.unique(values, return_inverse=True)
+    return code.astype(np.int64), max(1, len(names) - 1).bit_length()
+
+
+def _shared_out(owner: I64, first: I64, second: I64, bits: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Pairs of distinct (account, first, second) of different accounts: all, equal in `first`, `second`, both.
+
+    Codes of parallel arrays (rows,); those of `first` and `second` need `bits`. All is found by sorting numbers
+    that hold two or three codes.
+    """
+    pair = (first << bits[1]) | second
+    width = sum(bits)
+    if int(owner.max()).bit_length() + width < 64:
+        triple = np.sort((owner << width) | pair)
+        owner, pair = triple >> width, triple & ((1 << width) - 1)
+    else:
+        order = np.lexsort((pair, owner))
+        owner, pair = owner[order], pair[order]
+    fresh = np.append(True, (owner[1:] != owner[:-1]) | (pair[1:] != pair[:-1]))
+    owner, pair = owner[fresh], pair[fresh]
+    first, second = pair >> bits[1], pair & ((1 << bits[1]) - 1)
+    return (
+        len(pair) * (len(pair) - 1) // 2 - _equal_pairs(owner),
+        _equal_pairs(np.sort(first)) - _equal_pairs((owner << bits[0]) | first),
+        _equal_pairs(np.sort(second)) - _equal_pairs(np.sort((owner << bits[1]) | second)),
+        _equal_pairs(np.sort(pair)),
+    )
 
 
 def work_split(account: I64, slots: np.ndarray[tuple[int, int], np.dtype[np.uint64]]) -> Direct:
@@ -56,21 +92,23 @@ def work_split(account: I64, slots: np.ndarray[tuple[int, int], np.dtype[np.uint
     """
     best = Direct("work_split", "FORM", 1.0, 0, 0.0)
     pairs = list(combinations(range(slots.shape[1]), 2))
+    if not pairs:
+        return best
+    owner, _ = _codes(account)
+    columns = [_codes(column) for column in slots.T]
     for a, b in pairs:
-        there = (slots[:, a] != 0) & (slots[:, b] != 0)
-        if there.sum() < 10:
+        there = np.flatnonzero((slots[:, a] != 0) & (slots[:, b] != 0))
+        if len(there) < 10:
             continue
         # A repeated item of one account is one draw: repeats are habits, not independent draws.
-        _, values = np.unique(slots[there][:, [a, b]].ravel(), return_inverse=True)
-        rows = np.unique(np.column_stack([account[there], values.reshape(-1, 2)]), axis=0)
-        owner, first, second = rows.T
-        total = _cross_pairs(owner, np.zeros_like(owner))
+        (first, wide), (second, narrow) = columns[a], columns[b]
+        total, equal_first, equal_second, both = _shared_out(
+            owner[there], first[there], second[there], (wide, narrow)
+        )
         if total == 0:
             continue
-        equal_first, equal_second = _cross_pairs(owner, first), _cross_pairs(owner, second)
-        both = _cross_pairs(owner, first * (int(values.max()) + 1) + second)
         expected = equal_first * equal_second / total
-        p = float(stats.poisson.cdf(both, expected)) * len(pairs)
+        p = float(special.pdtr(both, expected)) * len(pairs)
         if p < best.p:
             best = Direct("work_split", "FORM", p, both, expected)
     return best

@@ -54,6 +54,15 @@ class Openness:
         return 1.0 - self.share if self.known else 0.0
 
 
+def distinct(first: I64, second: I64) -> tuple[I64, I64]:
+    """Distinct pairs of parallel integers, sorted; `second` is not negative. One number a pair sorts fast."""
+    width = int(second.max(initial=0)) + 1
+    code = np.sort(first.astype(np.int64) * width + second)
+    code = code[np.append(True, code[1:] != code[:-1])] if len(code) else code
+    one = code // width
+    return one, code - one * width
+
+
 def largest_share(codes: I64) -> float:
     """Share of the most common code; negative codes mean "none" and count as different. Shape (members,)."""
     known = codes[codes >= 0]
@@ -100,12 +109,12 @@ def benchmark(account: I64, item: I64, outsiders: I64, members: int) -> Benchmar
         return Benchmark(False, 0.0, 0.0, False)
     public = outsiders >= BENCHMARK_OUTSIDERS
     share = float(public[item].mean())
-    pairs = np.unique(np.column_stack([account, item]), axis=0)
-    pairs = pairs[public[pairs[:, 1]]]
-    per_member = np.bincount(pairs[:, 0], minlength=members)[:members]
+    who, what = distinct(account, item)
+    who = who[public[what]]
+    per_member = np.bincount(who, minlength=members)[:members]
     size = int(public.sum())
     fill = float(np.median(per_member) / size) if size else 0.0
-    repeats = len(item) / max(1, len(pairs))
+    repeats = len(item) / max(1, len(who))
     stops = repeats <= 3.0
     return Benchmark(share >= BENCHMARK_SHARE and fill >= BENCHMARK_FILL and stops, share, fill, stops)
 
@@ -128,12 +137,11 @@ class Classroom:
 
 
 def common_items(account: I64, item: I64) -> float:
-    """Share of requests whose item another account has too. Parallel arrays (requests,)."""
+    """Share of requests whose item another account has too. Parallel arrays of dense codes (requests,)."""
     if len(item) == 0:
         return 0.0
-    pairs = np.unique(np.column_stack([item, account]), axis=0)
-    names, holders = np.unique(pairs[:, 0], return_counts=True)
-    return float((holders[np.searchsorted(names, item)] >= 2).mean())
+    holders = np.bincount(distinct(item, account)[0])
+    return float((holders[item] >= 2).mean())
 
 
 def classroom(block: I64, payer: I64, exchanges: I64, calendar: float, common: float) -> Classroom:
@@ -158,7 +166,7 @@ def classroom(block: I64, payer: I64, exchanges: I64, calendar: float, common: f
 
 def calendar(hour: I64, member: I64) -> float:
     """Meetings in one hour over those expected from the hours of the day. `hour` since 1970, `member`: parallel."""
-    active = np.unique(np.column_stack([hour, member]), axis=0)[:, 0]
+    active, _ = distinct(hour, member)
     together = np.unique(active, return_counts=True)[1]
     of_day = np.unique(active % 24, return_counts=True)[1]
     expected = float((of_day * (of_day - 1)).sum()) / max(1, len(np.unique(active // 24)))

@@ -9,6 +9,7 @@ background alone is not the null of an honest niche user. Each (account, key) co
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy as np
 
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.population import F64, I32, I64
+from stillwatch.engine.holders import grouped
 
 STAKES = (0.02, 0.05, 0.1, 0.2, 0.5)
 MIXTURES = (0.0, 0.25, 0.5, 0.75)
 """Share of an honest niche's profile in the null mixture."""
+AT_ONCE = 1 << 20
+"""Rows of niches whose likelihoods are held at once: 24 bytes each."""
 ALPHA = 0.01
 FOLDS = 4
 SMOOTH = 0.1
@@ -69,19 +73,95 @@ def background(index: KeyIndex, less_group: bool = False) -> Background:
     return Background(np.maximum(df, 1.0) / rows, rows, less_group)
 
 
-def ratios(
-    index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: list[Profile]
-) -> tuple[I32, I64, F64]:
-    """(key, place in `accounts`, likelihood ratio) of each account's keys, against the null that fits it best.
+@dataclass(frozen=True, slots=True)
+class Niches:
+    """Profiles of honest groups and public families that an innocent account may come from, key after key.
 
-    `niches` are the profiles of honest groups and public families that an innocent account may come from.
+    Key `p` of `index.telling` is drawn by niche `niche[i]` with probability `share[i]`, `offsets[p] <= i <
+    offsets[p+1]`, in the order of niches.
     """
-    lengths = index.account_offsets[accounts + 1] - index.account_offsets[accounts]
-    first = np.repeat(index.account_offsets[accounts] - np.cumsum(lengths) + lengths, lengths)
-    keys = index.keys[first + np.arange(lengths.sum())]
-    owner = np.repeat(np.arange(len(accounts)), lengths)
-    usable = index.weight[keys] > 0
-    keys, owner = keys[usable], owner[usable]
+
+    offsets: I64
+    niche: I32
+    share: F64
+    count: int
+
+
+def niches_of(index: KeyIndex, profiles: Sequence[Profile]) -> Niches:
+    """The profiles of all niches in one table; keys that weigh nothing tell nothing about an account."""
+    place = np.full(index.n_keys, -1, np.int64)
+    place[index.telling.key] = np.arange(len(index.telling.key))
+    key = place[np.concatenate([np.zeros(0, np.int64), *(p.key for p in profiles)])]
+    share = np.concatenate([np.zeros(0), *(p.share for p in profiles)])
+    niche = np.repeat(np.arange(len(profiles), dtype=np.int32), [len(p.key) for p in profiles])
+    order, offsets = grouped(key, len(index.telling.key))
+    return Niches(offsets, niche[order], share[order], len(profiles))
+
+
+@nb.njit(nogil=True, cache=True)
+def _drawn(keys: Any, offsets: Any, niche: Any, share: Any, niches: int) -> Any:
+    """(where each niche starts, row, share): the rows whose key each niche draws, and how often it does."""
+    starts = np.zeros(niches + 1, np.int64)
+    for r in range(len(keys)):
+        for i in range(offsets[keys[r]], offsets[keys[r] + 1]):
+            starts[niche[i] + 1] += 1
+    for n in range(niches):
+        starts[n + 1] += starts[n]
+    at = starts.copy()
+    row = np.empty(starts[niches], np.int32)
+    drawn = np.empty(starts[niches])
+    for r in range(len(keys)):
+        for i in range(offsets[keys[r]], offsets[keys[r] + 1]):
+            n = niche[i]
+            row[at[n]] = r
+            drawn[at[n]] = share[i]
+            at[n] += 1
+    return starts, row, drawn
+
+
+@nb.njit(nogil=True, cache=True)
+def _best_mixture(
+    starts: Any, row: Any, mixed: Any, plain: Any, owner: Any, begins: Any, best_total: Any, best: Any
+) -> None:
+    """Log likelihood of each row under its account's best mixture so far: changes `best_total` and `best`.
+
+    `mixed` (mixtures, rows that a niche draws), `plain` (mixtures, rows). An account that a niche draws no key of is
+    less likely under it than under the background, and is not looked at.
+    """
+    for n in range(len(starts) - 1):
+        for m in range(len(mixed)):
+            i = starts[n]
+            while i < starts[n + 1]:
+                o = owner[row[i]]
+                first, total = i, 0.0
+                for r in range(begins[o], begins[o + 1]):
+                    if i < starts[n + 1] and row[i] == r:
+                        total += mixed[m, i]
+                        i += 1
+                    else:
+                        total += plain[m, r]
+                if total <= best_total[o]:
+                    continue
+                best_total[o] = total
+                i = first
+                for r in range(begins[o], begins[o + 1]):
+                    if i < starts[n + 1] and row[i] == r:
+                        best[r] = mixed[m, i]
+                        i += 1
+                    else:
+                        best[r] = plain[m, r]
+
+
+def ratios(
+    index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: Niches
+) -> tuple[I64, I64, F64]:
+    """(key, place in `accounts`, likelihood ratio) of each account's keys, against the null that fits it best."""
+    part = index.telling
+    lengths = part.account_offsets[accounts + 1] - part.account_offsets[accounts]
+    begins = np.concatenate([[0], np.cumsum(lengths)])
+    rows = np.repeat(part.account_offsets[accounts] - begins[:-1], lengths) + np.arange(begins[-1])
+    places, owner = part.keys[rows], np.repeat(np.arange(len(accounts)), lengths)
+    keys = part.key[places]
     outside = base.share.copy()
     outside[group.key] = base.without(group.key, group.count)
     null = outside[keys]
@@ -89,25 +169,30 @@ def ratios(
     group_share[group.key] += (1 - SMOOTH) * group.share
     alternative = group_share[keys]
     # The likelihood of an account under each innocent mixture; the largest one is the null to beat.
-    best_null = np.log(null)
-    best_total = np.bincount(owner, best_null, len(accounts))
-    for niche in niches:
-        dense = np.zeros(index.n_keys)
-        dense[niche.key] = niche.share
-        inside = dense[keys]
-        if not inside.any():
-            continue
-        for share in MIXTURES[1:]:
-            mixed = np.log((1 - share) * null + share * inside)
-            total = np.bincount(owner, mixed, len(accounts))
-            better = total > best_total
-            best_total = np.where(better, total, best_total)
-            best_null = np.where(better[owner], mixed, best_null)
-    return keys, owner, alternative / np.exp(best_null)
+    best = np.log(null)
+    best_total = np.bincount(owner, best, len(accounts))
+    starts, row, drawn = _drawn(places, niches.offsets, niches.niche, niches.share, niches.count)
+    shares = np.array(MIXTURES[1:])[:, None]
+    plain = np.log((1 - shares) * null)
+    for first, end in _pieces(starts):
+        a, b = starts[first], starts[end]
+        mixed = np.log((1 - shares) * null[row[a:b]] + shares * drawn[a:b])
+        _best_mixture(starts[first : end + 1] - a, row[a:b], mixed, plain, owner, begins, best_total, best)
+    return keys, owner, alternative / np.exp(best)
+
+
+def _pieces(starts: I64) -> Iterator[tuple[int, int]]:
+    """(first, end) of stretches of niches with at most about `AT_ONCE` rows, or of one niche."""
+    first = 0
+    while first < len(starts) - 1:
+        end = int(np.searchsorted(starts, starts[first] + AT_ONCE, side="right")) - 1
+        end = max(first + 1, end)
+        yield first, end
+        first = end
 
 
 def log_e(
-    index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: list[Profile]
+    index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: Niches
 ) -> tuple[F64, F64]:
     """(bits, best stake's index) of each account for one view, shape (accounts,)."""
     _, owner, ratio = ratios(index, accounts, group, base, niches)
@@ -121,7 +206,6 @@ def log_e(
 def _key_bits(
     account_offsets: Any,
     keys: Any,
-    weight: Any,
     accounts: Any,
     inside: Any,
     place: Any,
@@ -139,10 +223,7 @@ def _key_bits(
         missing = 0
         table = insider if inside[a] else outsider
         for j in range(account_offsets[a], account_offsets[a + 1]):
-            key = keys[j]
-            if weight[key] <= 0:
-                continue
-            row = place[key]
+            row = place[keys[j]]
             if row < 0:
                 missing += 1
             else:
@@ -162,13 +243,16 @@ def key_bits(index: KeyIndex, group: I64, base: Background, accounts: I64, place
     """Bits of `accounts` for one view against the plain background, shape (accounts,).
 
     A member of `group` is judged by the profile of the others (leave one out). `base`: `background(index)`;
-    `place` int32 (keys,): scratch, all -1, returned so. For ranking inside a scan: `log_e` has the null of
-    honest niches.
+    `place` int32 (telling keys of `index`,): scratch, all -1, returned so. For ranking inside a scan: `log_e` has the
+    null of honest niches.
     """
-    key, counts = index.held(group)
-    total, size = float(max(1, int(counts.sum()))), len(group)
-    several = (counts >= 2) & (index.weight[key] > 0)
-    key, held = key[several], counts[several].astype(float)
+    part = index.telling
+    at, counts = part.held(group)
+    rows = int((index.account_offsets[group + 1] - index.account_offsets[group]).sum())
+    total, size = float(max(1, rows)), len(group)
+    several = counts >= 2
+    at, held = at[several], counts[several].astype(float)
+    key = part.key[at]
     others = np.where(held - 1 >= 2, held - 1, 0.0)
     stakes = np.array(STAKES)
     share, null = base.share[key], base.without(key, counts[several])
@@ -179,11 +263,10 @@ def key_bits(index: KeyIndex, group: I64, base: Background, accounts: I64, place
     inside = np.zeros(index.accounts, bool)
     inside[group] = True
     out = np.zeros(len(accounts))
-    place[key] = np.arange(len(key), dtype=np.int32)
+    place[at] = np.arange(len(at), dtype=np.int32)
     _key_bits(
-        index.account_offsets,
-        index.keys,
-        index.weight,
+        part.account_offsets,
+        part.keys,
         accounts,
         inside,
         place,
@@ -192,12 +275,12 @@ def key_bits(index: KeyIndex, group: I64, base: Background, accounts: I64, place
         np.log2(1 - stakes + stakes * SMOOTH),
         out,
     )
-    place[key] = -1
+    place[at] = -1
     return out
 
 
 def cross_fitted(
-    index: KeyIndex, accounts: I64, core: I64, base: Background, niches: list[Profile], fold: I32
+    index: KeyIndex, accounts: I64, core: I64, base: Background, niches: Niches, fold: I32
 ) -> F64:
     """Bits of `accounts`; a core member is judged by the profile of the folds that it is not in.
 

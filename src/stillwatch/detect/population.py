@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 import xxhash
@@ -91,6 +93,48 @@ def _dense(values: I64) -> I64:
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
+@nb.njit(nogil=True, cache=True)
+def _seat_level(
+    code: Any,
+    order: Any,
+    starts: Any,
+    seats: Any,
+    excluded: Any,
+    per_seat: int,
+    offset: int,
+    start: Any,
+    size: Any,
+) -> Any:
+    """Donors of one level, stratum after stratum, for those of `seats` (stratum `code` each) that find enough.
+
+    Fills `start` and `size` (seats,) of these; the others keep a size of 0. `offset`: donors of the levels before.
+    """
+    pool = np.empty(len(order), np.int64)
+    used = 0
+    rank = np.argsort(code)
+    begin = 0
+    while begin < len(rank):
+        stratum = code[rank[begin]]
+        end = begin
+        while end < len(rank) and code[rank[end]] == stratum:
+            end += 1
+        least = max(1, per_seat * (end - begin))
+        first = used
+        if starts[stratum + 1] - starts[stratum] >= least:
+            for i in range(starts[stratum], starts[stratum + 1]):
+                if not excluded[order[i]]:
+                    pool[used] = order[i]
+                    used += 1
+        if used - first >= least:
+            for i in range(begin, end):
+                start[seats[rank[i]]] = offset + first
+                size[seats[rank[i]]] = used - first
+        else:
+            used = first
+        begin = end
+    return pool[:used].copy()
+
+
 def seats_for(strata: Strata, members: I64, excluded: Bool) -> Seats:
     """Donor pools for each member. `excluded` bool[accounts] may never be drawn (the candidate itself).
 
@@ -98,28 +142,19 @@ def seats_for(strata: Strata, members: I64, excluded: Bool) -> Seats:
     """
     start = np.zeros(len(members), np.int64)
     size = np.zeros(len(members), np.int64)
-    open_seats = np.ones(len(members), bool)
-    pools: list[I64] = []
+    pools: list[I64] = [np.zeros(0, np.int64)]
     offset = 0
     coarsest = 0
     for level in range(len(LEVELS)):
-        if not open_seats.any():
+        seats = np.flatnonzero(size == 0)
+        if len(seats) == 0:
             break
-        code = strata.code[level][members]
-        for stratum in np.unique(code[open_seats]):
-            chosen = open_seats & (code == stratum)
-            a, b = strata.starts[level][stratum], strata.starts[level][stratum + 1]
-            donors = strata.order[level][a:b]
-            donors = donors[~excluded[donors]]
-            last = level == len(LEVELS) - 1
-            if len(donors) < DONORS_PER_SEAT * int(chosen.sum()) and not last:
-                continue
-            if len(donors) == 0:
-                continue
-            pools.append(donors)
-            start[chosen], size[chosen] = offset, len(donors)
-            offset += len(donors)
-            open_seats &= ~chosen
+        # Whatever donors there are must do at the last level.
+        per_seat = 0 if level == len(LEVELS) - 1 else DONORS_PER_SEAT
+        code, order = strata.code[level][members[seats]], strata.order[level]
+        found = _seat_level(code, order, strata.starts[level], seats, excluded, per_seat, offset, start, size)
+        if len(found):
+            pools.append(found)
+            offset += len(found)
             coarsest = level
-    pool = np.concatenate(pools) if pools else np.zeros(0, np.int64)
-    return Seats(pool, start, size, coarsest)
+    return Seats(np.concatenate(pools), start, size, coarsest)

@@ -34,7 +34,7 @@ def steps(
     accounts: I64,
     core: I64,
     base: mb.Background,
-    niches: list[mb.Profile],
+    niches: mb.Niches,
     fold: I32,
     shown: int = SHOWN,
 ) -> Steps:
@@ -60,7 +60,7 @@ def _steps(
     rows: I64,
     group: mb.Profile,
     base: mb.Background,
-    niches: list[mb.Profile],
+    niches: mb.Niches,
     shown: int,
 ) -> tuple[I64, I64, F64]:
     keys, owner, ratio = mb.ratios(index, accounts[rows], group, base, niches)
@@ -68,7 +68,7 @@ def _steps(
     total = np.stack([np.bincount(owner, bits, len(rows)) for bits in at])
     bits = at[total.argmax(axis=0)[owner], np.arange(len(owner))]
     order = np.lexsort((keys, -np.abs(np.round(bits, 9)), owner))
-    owner, key, bits = owner[order], keys[order].astype(np.int64), bits[order]
+    owner, key, bits = owner[order], keys[order], bits[order]
     rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
     single = rank < shown
     rest = np.bincount(owner[~single], bits[~single], len(rows))

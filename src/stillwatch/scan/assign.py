@@ -43,8 +43,8 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     honest = [f.members for f in judged.references]
     honest += [f.members for f in judged.findings if f.verdict == "cleared"]
     views = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64), context.partners)
-    niches = {view: [mb.profile(index, m) for m in honest] for view, index in views.items()}
+    evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64), context.passed.partners)
+    niches = {v: mb.niches_of(i, [mb.profile(i, m) for m in honest]) for v, i in views.items()}
 
     def score(finding: Finding) -> tuple[I64, dict[str, F64], F64]:
         if finding.verdict == "cleared":
@@ -68,8 +68,9 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     for finding in findings:
         taken[finding.members] = True
     blocked = taken | context.units.gateway | (context.units.honest_group >= 0) | context.units.contract
-    out = []
-    for finding, (accounts, bits, total), recruit in zip(findings, scored, named, strict=True):
+
+    def settle(place: int) -> Assignment:
+        finding, (accounts, bits, total), recruit = findings[place], scored[place], named[place]
         core = np.isin(accounts, finding.members)
         joined = np.isin(accounts, finding.recruits)
         if finding.verdict == "cleared":
@@ -84,8 +85,9 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
                     index, accounts[keep], finding.members, evidence.base[view], niches[view], fold
                 )
         mine = {view: b[keep] for view, b in bits.items()}
-        out.append(Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, steps))
-    return out
+        return Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, steps)
+
+    return each(settle, range(len(findings)))
 
 
 def _fold(context: Context, plain: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -108,7 +110,7 @@ def _touched(context: Context, members: I64) -> I64:
     touched[members] = True
     for index in (context.form, context.identity):
         touched |= index.held_by_any(typical_keys(index, members))
-    touched[context.partners.of(members)[1]] = True
+    touched[context.passed.partners.of(members)[1]] = True
     return np.flatnonzero(touched)
 
 

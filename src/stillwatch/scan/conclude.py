@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stillwatch.detect.discover import LEAST_GROUP
+from stillwatch.engine.threads import each
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.judge import Finding, Judged
@@ -89,16 +90,20 @@ def _listed(judged: Judged) -> list[Finding]:
 def refit(judged: Judged, listed: list[Finding], assigned: list[Assignment]) -> bool:
     """Members, tests and explanations for the accounts that are named. Returns whether stage 7 took some away."""
     rows = judged.context.rows
-    changed = False
+    changed: list[Finding] = []
     for finding, assignment in zip(listed, assigned, strict=True):
         named = assignment.accounts[np.isin(assignment.accounts, finding.members)]
         if finding.verdict == "cleared" or len(named) == len(finding.members) or len(named) < LEAST_GROUP:
             continue
         finding.members = named
+        changed.append(finding)
+
+    def explain(finding: Finding) -> None:
         jd.direct_tests(judged.context, rows, finding)
         jd.explanations(judged.context, rows, finding)
-        changed = True
-    return changed
+
+    each(explain, changed)
+    return bool(changed)
 
 
 def _still_groups(

@@ -1,7 +1,8 @@
-"""What the stages share, computed once: indexes, strata, residuals, hand-overs; and the records they fill."""
+"""What the stages share, computed once: indexes, strata, rhythm, hand-overs; and the records they fill."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,12 +47,30 @@ Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """What passed between accounts."""
+
+    handovers: ld.Moves
+    replays: ld.Moves
+    """Reasoning blocks that changed accounts."""
+    partners: ld.Partners
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What only the groups' tests need. It is made while discovery, which has one thread, looks for candidates."""
+
+    rows: Future[GroupRows]
+    passed: Future[Passed]
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """Everything that the stages share, computed once."""
 
     reduced: Reduced
     units: Units
-    rows: GroupRows
+    later: Later
     seed: int
     form: KeyIndex
     """FORM with public keys worth nothing."""
@@ -69,12 +88,7 @@ class Context:
     rhythm: Rhythm
     public: Bool
     time: TimeView
-    residuals: npt.NDArray[np.float32]
     strata: Strata
-    handovers: ld.Moves
-    replays: ld.Moves
-    """Reasoning blocks that changed accounts."""
-    partners: ld.Partners
     family_key: I64
     """Key number in FORM of each prompt family."""
     system_key: I64
@@ -83,6 +97,16 @@ class Context:
     """Postings behind each FORM key."""
     first_us: dict[str, I64]
     """First time that each key was seen, for FORM and LINK; NEVER for keys without a time."""
+
+    @property
+    def rows(self) -> GroupRows:
+        """Rows of the log by account, by family and by item."""
+        return self.later.rows.result()
+
+    @property
+    def passed(self) -> Passed:
+        """Conversations and reasoning blocks that changed accounts."""
+        return self.later.passed.result()
 
 
 @dataclass(slots=True)
@@ -158,13 +182,15 @@ class Judged:
 
 
 def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
-    """Indexes, strata, residuals and hand-overs."""
+    """Indexes, strata, rhythm and hand-overs."""
     form_index = _index(reduced.form)
     link_index = _index(reduced.link)
     stack = reduced.link.key_kind == reduced.link.kinds.index("stack")
     identity = without(link_index, stack)
     view = build_time_view(reduced.activity, reduced.first_hour)
+    activity = reduced.activity
     residuals = view.residuals(np.arange(reduced.accounts))
+    rhythm = build_rhythm(residuals, activity.offsets, activity.hour, activity.hours)
     strata = build_strata(
         reduced.volume, view.block, units.mail_kind, units.signup_month, units.tier, units.honest_group < 0
     )
@@ -177,8 +203,40 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         size[keys[keys >= 0]] = np.bincount(families.key_family, minlength=len(keys))[keys >= 0]
     # Five words in a row may be a template's clause; four are everyday language and tie nobody.
     form_index = without(form_index, size < LINKING_KEYS)
-    public = _public_keys(form_index, scarce, residuals, strata, seed)
+    public = _public_keys(form_index, scarce, rhythm, strata, seed)
     public |= _published(reduced, held, form_index.n_keys)
+    form_index = without(form_index, public)
+    once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
+    given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
+    signup = np.isin(reduced.link.key_kind, given)
+    with_time = {"FORM": _first_seen(reduced.form), "LINK": _first_seen(reduced.link)}
+    pool = ThreadPoolExecutor(1)
+    passed = pool.submit(_passed, reduced, units)
+    later = Later(pool.submit(GroupRows, reduced, units.honest_group), passed)
+    pool.shutdown(wait=False)
+    return Context(
+        reduced,
+        units,
+        later,
+        seed,
+        form_index,
+        link_index,
+        identity,
+        scarce,
+        without(identity, signup),
+        once,
+        rhythm,
+        public,
+        view,
+        strata,
+        held,
+        of_system,
+        size,
+        with_time,
+    )
+
+
+def _passed(reduced: Reduced, units: Units) -> Passed:
     events = reduced.events
     turns, blocks = events.turns, events.blocks
     bans = np.flatnonzero(units.banned_us > 0)
@@ -198,35 +256,8 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     replays = ld.find_replays(
         blocks.out_hash, blocks.out_by, blocks.out_us, blocks.in_hash, blocks.in_by, blocks.in_us, *refusals
     )
-    form_index = without(form_index, public)
-    once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
-    given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
-    signup = np.isin(reduced.link.key_kind, given)
-    activity = reduced.activity
-    return Context(
-        reduced,
-        units,
-        GroupRows(reduced, units.honest_group),
-        seed,
-        form_index,
-        link_index,
-        identity,
-        scarce,
-        without(identity, signup),
-        once,
-        build_rhythm(residuals, activity.offsets, activity.hour, activity.hours),
-        public,
-        view,
-        residuals,
-        strata,
-        handovers,
-        replays,
-        ld.partners([(m, units.apart(m.source, m.target)) for m in (handovers, replays)], reduced.accounts),
-        held,
-        of_system,
-        size,
-        {"FORM": _first_seen(reduced.form), "LINK": _first_seen(reduced.link)},
-    )
+    moves = [(m, units.apart(m.source, m.target)) for m in (handovers, replays)]
+    return Passed(handovers, replays, ld.partners(moves, reduced.accounts))
 
 
 def _first_seen(table: KeyTable) -> I64:
@@ -277,9 +308,7 @@ def _index(table: KeyTable, sparing: Bool | None = None) -> KeyIndex:
     )
 
 
-def _public_keys(
-    index: KeyIndex, identity: KeyIndex, residuals: npt.NDArray[np.float32], strata: Strata, seed: int
-) -> Bool:
+def _public_keys(index: KeyIndex, identity: KeyIndex, rhythm: Rhythm, strata: Strata, seed: int) -> Bool:
     """Popular keys whose holders share nothing else: public prompts, everyday phrases. They are worth nothing.
 
     An operation's own popular template is not among them: its holders share more than the template.
@@ -296,9 +325,9 @@ def _public_keys(
             rng = np.random.default_rng(draw)
             holders = np.sort(rng.choice(holders, cf.LARGE_GROUP, replace=False))
         seats = seats_for(strata, holders, excluded)
-        if cf.keys_against_null(identity, "LINK", holders, seats, draw, PUBLIC_DRAWS).p <= PUBLIC_P:
+        if cf.keys_against_null(identity, "LINK", [holders], [seats], draw, PUBLIC_DRAWS).p <= PUBLIC_P:
             return False
-        return cf.time_against_null(residuals, holders, seats, draw, PUBLIC_DRAWS).p > PUBLIC_P
+        return cf.time_against_null(rhythm, [holders], [seats], draw, PUBLIC_DRAWS).p > PUBLIC_P
 
     popular = np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0))
     public = np.zeros(index.n_keys, bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stillwatch.detect.explain import distinct
 from stillwatch.engine.holders import grouped
 from stillwatch.scan.collect import Reduced
 from stillwatch.views.base import I64
@@ -20,15 +21,21 @@ class GroupRows:
         rows = reduced.rows
         self._order, self._offsets = grouped(rows.account, reduced.accounts)
         families = reduced.prompt_families
-        self._by_family, self._family_offsets = grouped(families.family, len(families))
+        by_family, self._family_offsets = grouped(families.family, len(families))
+        # Family after family: large ones are asked for again and again.
+        self._family_row = families.row[by_family]
+        self._family_account = rows.account[self._family_row]
         self._by_key, self._key_offsets = grouped(families.key_family, len(families))
         systems = reduced.systems
         self._by_system, self._system_offsets = grouped(systems.of_row, len(systems.account))
         self.item, items = _dense(rows.item)
         """Dense code of each row's item."""
         self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
-        pairs = _distinct(self.item, self._unit[rows.account])
-        self._units = np.bincount(pairs[:, 0], minlength=items)
+        self._units = np.bincount(distinct(self.item, self._unit[rows.account])[0], minlength=items)
+
+    def rows_per_family(self) -> I64:
+        """Rows of each prompt family."""
+        return np.diff(self._family_offsets)
 
     def postings_of(self, family: int) -> npt.NDArray[np.uint64]:
         """Postings of one prompt family, sorted."""
@@ -38,8 +45,8 @@ class GroupRows:
     def outsiders(self, rows: I64) -> tuple[I64, I64]:
         """(item of each row as a dense code, unrelated units outside `rows` that have each of these items)."""
         names, code = np.unique(self.item[rows], return_inverse=True)
-        inside = _distinct(code, self._unit[self._reduced.rows.account[rows]])
-        return code, self._units[names] - np.bincount(inside[:, 0], minlength=len(names))
+        inside, _ = distinct(code, self._unit[self._reduced.rows.account[rows]])
+        return code, self._units[names] - np.bincount(inside, minlength=len(names))
 
     def of(self, members: I64) -> I64:
         """All rows of the members."""
@@ -47,9 +54,8 @@ class GroupRows:
 
     def of_family(self, family: int, member: Bool) -> I64:
         """Rows of one family whose account is a member."""
-        part = self._by_family[self._family_offsets[family] : self._family_offsets[family + 1]]
-        rows = self._reduced.prompt_families.row[part]
-        return rows[member[self._reduced.rows.account[rows]]]
+        part = slice(self._family_offsets[family], self._family_offsets[family + 1])
+        return self._family_row[part][member[self._family_account[part]]]
 
     def of_system(self, family: int, member: Bool) -> I64:
         """Rows that came with a system prompt of one family, by members."""
@@ -73,11 +79,3 @@ def _dense(values: npt.NDArray[np.uint64]) -> tuple[I64, int]:
     code = np.empty(len(values), np.int64)
     code[order] = np.cumsum(fresh)
     return code, int(fresh.sum()) + (len(ranked) > 0)
-
-
-def _distinct(first: I64, second: I64) -> npt.NDArray[np.int64]:
-    """Distinct pairs, shape (pairs, 2), sorted."""
-    width = int(second.max(initial=0)) + 1
-    code = np.sort(first.astype(np.int64) * width + second)
-    code = code[np.append(True, code[1:] != code[:-1])] if len(code) else code
-    return np.column_stack([code // width, code % width])

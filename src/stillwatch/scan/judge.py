@@ -49,7 +49,7 @@ def candidates(context: Context) -> list[Candidate]:
     # A payment instrument or an address block ties its holders by itself; a software stack does not.
     single = context.reduced.link.key_kind != context.reduced.link.kinds.index("stack")
     found += discover(linked, "LINK", single, context.seed)
-    passed = ld.partner_groups(context.partners, context.seed)
+    passed = ld.partner_groups(context.passed.partners, context.seed)
     found += merge_near_duplicates([Candidate("HANDOVER", members, "community") for members in passed])
     return found
 
@@ -84,7 +84,7 @@ def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Pr
 
     def test(candidate: Candidate) -> list[cf.Tested]:
         return cf.confirm(
-            candidate.members, candidate.view, indexes, context.residuals, context.strata, context.seed
+            candidate.members, candidate.view, indexes, context.rhythm, context.strata, context.seed
         )
 
     findings = []
@@ -120,7 +120,7 @@ def grown(context: Context, coordinated: list[Finding], able: Bool, progress: Pr
     pool = np.unique(np.concatenate([f.members for f in coordinated]))
     pool = pool[able[pool]]
     indexes = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(indexes, context.rhythm, pool, context.partners)
+    evidence = Evidence(indexes, context.rhythm, pool, context.passed.partners)
     inside = np.zeros(context.reduced.accounts, bool)
     inside[pool] = True
     groups = refine(evidence, [f.members[inside[f.members]] for f in coordinated], progress)
@@ -164,7 +164,7 @@ def in_every_view(context: Context, candidate: Finding) -> list[cf.Tested]:
         candidate.members,
         candidate.view_found,
         indexes,
-        context.residuals,
+        context.rhythm,
         context.strata,
         context.seed,
         whole=True,
@@ -178,14 +178,17 @@ def settled_references(context: Context, found: list[Finding]) -> list[Finding]:
     """
     group = context.units.honest_group
     indexes = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(indexes, context.rhythm, np.zeros(0, np.int64), context.partners)
-    out = []
-    for finding in found:
+    evidence = Evidence(indexes, context.rhythm, np.zeros(0, np.int64), context.passed.partners)
+
+    def settled(finding: Finding) -> I64:
         own = replace(evidence, pool=np.flatnonzero(group == finding.reference))
-        members = own.settled(finding.members)
-        if len(members) >= LEAST_GROUP:
-            out.append(replace(finding, members=members, candidate=len(finding.members)))
-    return out
+        return own.settled(finding.members)
+
+    return [
+        replace(finding, members=members, candidate=len(finding.members))
+        for finding, members in zip(found, each(settled, found), strict=True)
+        if len(members) >= LEAST_GROUP
+    ]
 
 
 def unselected(context: Context, members: I64) -> I64:
@@ -194,7 +197,7 @@ def unselected(context: Context, members: I64) -> I64:
     Who was chosen because of a shared sign-up batch cannot then be evidence for sign-up batches.
     """
     indexes = {"FORM": context.form_once, "LINK": context.arranged}
-    evidence = Evidence(indexes, context.rhythm, members, context.partners)
+    evidence = Evidence(indexes, context.rhythm, members, context.passed.partners)
     keep, _ = evidence.belongs(evidence.bits(members, members), len(members))
     return members[keep]
 
@@ -249,7 +252,7 @@ def moves(context: Context, members: I64) -> list[dt.Direct]:
     """
     member = np.zeros(context.reduced.accounts, bool)
     member[chosen_otherwise(context, members)] = True
-    handed, replayed = context.handovers, context.replays
+    handed, replayed = context.passed.handovers, context.passed.replays
     apart = [context.units.apart(m.source, m.target) for m in (handed, replayed)]
     twice = np.isin(replayed.pairs(len(member)), handed.pairs(len(member)))
     found = [
@@ -326,10 +329,14 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
         for finding in grown(context, coordinated, chosen, progress)
     ]
     rows = context.rows
-    for number, finding in enumerate(references + findings):
-        progress("explain", number, len(references) + len(findings))
+
+    def explain(finding: Finding) -> None:
         direct_tests(context, rows, finding)
         explanations(context, rows, finding)
+
+    with ThreadPoolExecutor(workers()) as pool:
+        for number, _ in enumerate(pool.map(explain, references + findings)):
+            progress("explain", number, len(references) + len(findings))
     outcome, level = decide(context, findings, references)
     return Judged(context, findings, references, len(found), outcome, level)
 

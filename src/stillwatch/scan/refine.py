@@ -24,7 +24,7 @@ from stillwatch.detect import members as mb
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.rhythm import Rhythm, rhythm_bits
-from stillwatch.engine.threads import workers
+from stillwatch.engine.threads import each, workers
 from stillwatch.views.base import F64, I32, I64
 
 ROUNDS = 4
@@ -66,7 +66,7 @@ class Evidence:
         """A thread's own place for `members.key_bits`."""
         mine: dict[str, I32] = self._scratch.__dict__
         if view not in mine:
-            mine[view] = np.full(self.indexes[view].n_keys, -1, np.int32)
+            mine[view] = np.full(len(self.indexes[view].telling.key), -1, np.int32)
         return mine[view]
 
     @property
@@ -213,8 +213,7 @@ def recruit(evidence: Evidence, groups: Sequence[I64]) -> list[I64]:
     """Recruits of each settled group from the accounts of `evidence.pool`, each to the group with most bits."""
     best = np.full(evidence.accounts, -np.inf)
     owner = np.full(evidence.accounts, -1)
-    for number, members in enumerate(groups):
-        found, total = evidence.recruits(members)
+    for number, (found, total) in enumerate(each(evidence.recruits, groups)):
         better = total > best[found]
         best[found[better]], owner[found[better]] = total[better], number
     return [np.flatnonzero(owner == number) for number in range(len(groups))]
@@ -229,15 +228,17 @@ def _joined(evidence: Evidence, groups: list[I64]) -> list[I64]:
         return groups
     everybody = np.concatenate(groups)
     bounds = np.cumsum([len(g) for g in groups])[:-1]
-    near = np.zeros((len(groups), len(groups)), bool)
-    for number, members in enumerate(groups):
+
+    def alike(members: I64) -> list[bool]:
         bits = evidence.bits(members, everybody)
         _, total = evidence.belongs(bits, len(members))
         parts = zip(np.split(total, bounds), np.split(mb.combine_views(bits), bounds), strict=True)
-        near[number] = [
-            np.median(whole) >= PIECE_BITS and np.median(second) >= PIECE_SECOND_BITS
+        return [
+            bool(np.median(whole) >= PIECE_BITS and np.median(second) >= PIECE_SECOND_BITS)
             for whole, second in parts
         ]
+
+    near = np.array(each(alike, groups))
     near &= near.T
     home = np.arange(len(groups))
     for a, b in np.argwhere(np.triu(near, 1)).tolist():
@@ -277,12 +278,15 @@ def _without_strangers(evidence: Evidence, groups: list[I64]) -> list[I64]:
 
 def _exclusive(evidence: Evidence, groups: list[I64]) -> list[I64]:
     """Every account to the group for which it has most bits, a few times over."""
+
+    def claimed(members: I64) -> tuple[I64, np.ndarray, F64]:
+        near = evidence.near(members)
+        return near, *evidence.named(members, near)
+
     for _ in range(SETTLING):
         best = np.full(evidence.accounts, -np.inf)
         owner = np.full(evidence.accounts, -1)
-        for number, members in enumerate(groups):
-            near = evidence.near(members)
-            enough, total = evidence.named(members, near)
+        for number, (near, enough, total) in enumerate(each(claimed, groups)):
             better = enough & (total > best[near])
             best[near[better]], owner[near[better]] = total[better], number
         after = [np.flatnonzero(owner == number) for number in range(len(groups))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pyarrow as pa
 
 from stillwatch.scan.assign import Assignment
@@ -42,7 +41,7 @@ def family_id(context: Context, name: Held) -> str:
 def family_rows(context: Context, held: list[Held], texts: Mapping[Held, str]) -> pa.Table:
     reduced, df = context.reduced, context.form.df()
     prompts, systems = reduced.prompt_families, reduced.systems.families
-    rows = np.bincount(prompts.family, minlength=len(prompts))
+    rows = context.rows.rows_per_family()
     asked = of_families(reduced, held)
     out: list[dict[str, object]] = []
     for part, number in held:

@@ -333,8 +333,10 @@ def invariant_postings(rows: I64, offsets: I64, values: U64, most: int = 4096) -
     order = np.lexsort((owner, held))
     held, owner = held[order], owner[order]
     first = np.append(True, (held[1:] != held[:-1]) | (owner[1:] != owner[:-1])) if len(held) else held > 0
-    names, count = np.unique(held[first], return_counts=True)
-    return np.asarray(names[2 * count >= len(rows)])
+    held = held[first]
+    start = np.flatnonzero(np.append(True, held[1:] != held[:-1])) if len(held) else np.zeros(0, np.int64)
+    count = np.diff(np.append(start, len(held)))
+    return np.asarray(held[start[2 * count >= len(rows)]])
 
 
 @nb.njit(nogil=True, cache=True)
