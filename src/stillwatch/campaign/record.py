@@ -46,6 +46,8 @@ DIRECT_WORDS = {
     "{expected:.2g} would by chance.",
     "signup_batch": "{observed} sign-ups came within five minutes of the one before, with one class of mail address, "
     "where {expected:.1f} would on those days; the busiest day is left out.",
+    "fan_out": "{observed} accounts have more {detail} than 98 % of equally busy ones, where {expected:.1f} would by "
+    "chance.",
     "takeover": "{observed} accounts began within two minutes of another's end or ban, where {expected:.1f} would by "
     "chance.",
 }
@@ -67,6 +69,7 @@ DIRECT_NAMES = {
     "replay": "reasoning blocks replayed under another account",
     "signup_batch": "sign-up in batches",
     "takeover": "accounts that take over when others end",
+    "fan_out": "more users behind accounts than one has",
 }
 ROAD_WORDS = {"references": "comparison with honest groups", "direct": "tests that need no honest groups"}
 

@@ -40,6 +40,10 @@ class Direct:
     expected: float
     reach: float = 1.0
     """Share of the group that the observed events can concern: a few accounts' director is not the group's."""
+    alone: bool = True
+    """Whether it can single a group out; else it only counts beside a test that did."""
+    detail: str = ""
+    """What was counted, where a test has several kinds, in words."""
 
 
 @nb.njit(nogil=True, cache=True)

@@ -29,6 +29,7 @@ KINDS = {
     "LINK": "What accounts share",
     "TIME": "When accounts are active",
     "TRACE": "What is asked for",
+    "FANOUT": "Who is behind the accounts",
     "DIRECT": "Direct test",
     "COUNTER": "Against",
     "ALL": "Mixture and multiplicity",
@@ -36,6 +37,7 @@ KINDS = {
 SIGNALS = {
     "handover": "conversations handed over",
     "replay": "reasoning replayed elsewhere",
+    "fan_out": "many users behind accounts",
     "signup_batch": "sign-up in batches",
     "takeover": "accounts that take over",
     "work_split": "work shared out",

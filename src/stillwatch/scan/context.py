@@ -13,6 +13,7 @@ from stillwatch.detect import direct as dt
 from stillwatch.detect import explain as ex
 from stillwatch.detect import ledger as ld
 from stillwatch.detect import score as sc
+from stillwatch.detect.fanout import wide_accounts
 from stillwatch.detect.keys import KeyIndex, build_index, lighter, without
 from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
 from stillwatch.detect.rhythm import Rhythm, build_rhythm
@@ -83,6 +84,8 @@ class Context:
     arranged: KeyIndex
     """`identity` without sign-up batches, which have a direct test of their own, and without referral codes, which an
     event or a course hands out with the link to sign up."""
+    wide: tuple[Bool, Bool]
+    """FAN-OUT: who is wide in each kind, and who can be judged."""
     form_once: KeyIndex
     """FORM for members: accounts of few exchanges keep the families that they used once."""
     rhythm: Rhythm
@@ -165,8 +168,12 @@ class Finding:
         )
 
     def fired(self, level: float) -> list[dt.Direct]:
-        """Direct tests at or below `level` that concern at least `DIRECT_REACH` of the group."""
-        return [d for d in self.direct if d.p <= level and d.reach >= DIRECT_REACH]
+        """Direct tests that single the group out: at or below `level`, for at least `DIRECT_REACH` of the group."""
+        return [d for d in self.direct if d.alone and d.p <= level and d.reach >= DIRECT_REACH]
+
+    def beside(self, level: float) -> list[dt.Direct]:
+        """Tests at or below `level` that count only beside those that single the group out."""
+        return [d for d in self.direct if not d.alone and d.p <= level and d.reach >= DIRECT_REACH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +231,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         identity,
         scarce,
         without(identity, signup),
+        wide_accounts(reduced.volume, reduced.diversity, ~units.gateway),
         once,
         rhythm,
         public,

@@ -174,7 +174,9 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             text = f"{words[0].upper()}{words[1:]} {seen}."
             against.append(Evidence(kind="COUNTER", signal=test.view, bits=0.0, text=text))
     for direct in finding.direct:
-        text = DIRECT_WORDS[direct.name].format(observed=direct.observed, expected=direct.expected)
+        text = DIRECT_WORDS[direct.name].format(
+            observed=direct.observed, expected=direct.expected, detail=direct.detail
+        )
         if direct.p <= judged.direct_level and direct.reach < DIRECT_REACH:
             text += (
                 f" Only {100 * direct.reach:.0f} % of the group: a few accounts' director is not the group's."
@@ -182,7 +184,8 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
             against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
         elif direct.p <= judged.direct_level:
             bits = float(-np.log2(max(direct.p, 1e-300)))
-            evidence.append(Evidence(kind="DIRECT", signal=direct.name, bits=bits, text=text))
+            kind = "DIRECT" if direct.alone else direct.view
+            evidence.append(Evidence(kind=kind, signal=direct.name, bits=bits, text=text))
         else:
             text = not_fired(direct.name, direct.observed, direct.expected)
             against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))

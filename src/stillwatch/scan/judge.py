@@ -15,6 +15,7 @@ from stillwatch.detect import explain as ex
 from stillwatch.detect import ledger as ld
 from stillwatch.detect import score as sc
 from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover, merge_near_duplicates
+from stillwatch.detect.fanout import fan_out
 from stillwatch.engine.threads import each, workers
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
@@ -24,6 +25,7 @@ from stillwatch.scan.units import Units
 from stillwatch.scan.verdict import ENTITY_SHARE, LEAST_OWN, decide
 from stillwatch.views.base import I64
 from stillwatch.views.families import invariant_postings, slot_contents
+from stillwatch.views.fanout import KINDS as FAN_KINDS
 
 CONFIRM_LEVEL = 0.05
 LARGEST_FAMILIES = 24
@@ -31,6 +33,7 @@ LEAST_SPLIT = 20
 """Requests of a family below which nobody can tell whether it is shared out."""
 OWN_HOLDERS, OWN_SHARE = 3, 0.05
 """Members that must hold a family for it to be the group's own."""
+FAN_WORDS = tuple(kind.replace("_", " ") for kind in FAN_KINDS)
 LEAST_LIKE = 0.1
 """Overlap (Jaccard) of a group with the confirmed candidate whose claim it takes over. A large operation may be
 confirmed in many small pieces only."""
@@ -280,6 +283,7 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
         *moves(context, members),
         replace(batch, reach=batch.observed / len(members)),
         dt.takeover(reduced.first_us, reduced.last_us, units.banned_us, members, end, start),
+        fan_out(*context.wide, FAN_WORDS, members),
     ]
     drawn = np.unique(np.concatenate([np.zeros(0, np.int64), *own.values()]))
     # A pool that passes on what strangers ask has no template: what it takes is whatever passes through.

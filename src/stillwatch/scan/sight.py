@@ -28,6 +28,7 @@ _OF_ROWS = (
     ("LINK addresses", ("ip",)),
     ("LINK client stack", ("ja4",)),
     ("TRACE what is asked for", ("prompt", "prompt_sketch")),
+    ("FAN-OUT claimed clients", ("user_agent",)),
     ("direct: work split", ("prompt", "prompt_sketch")),
     ("direct: hand-over", ("turn_hashes",)),
     ("direct: replayed reasoning", ("reasoning_in",)),
@@ -42,8 +43,6 @@ _OF_ACCOUNTS = (
     ("direct: sign-up batches", "created_at"),
     ("owners that the operator verified", "verified"),
 )
-BLIND_VIEWS = ("FAN-OUT",)
-"""Views of the design that this version does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,6 @@ def sights(seen: Seen) -> list[Sight]:
             reason="sanctions table" if banned else "no sanctions table: last exchanges stand in",
         )
     )
-    out += [Sight(detector=name, state="blind", reason="not part of this version") for name in BLIND_VIEWS]
     return out
 
 

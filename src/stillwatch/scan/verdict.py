@@ -93,6 +93,8 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
         roads.append("references")
     agreed = fired and finding.everywhere() and not came_together
     kinds = {d.view for d in fired} | ({"EVERY VIEW"} if agreed else set())
+    if fired and not came_together:
+        kinds |= {d.view for d in finding.beside(level)}
     hidden = finding.openness.known and finding.openness.share < BARE_SHARE
     passed = not finding.relayed or bool(kinds & PASSED_ON)
     if len(kinds) >= 2 and hidden and passed and _harvested(finding):
