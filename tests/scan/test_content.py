@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stillwatch.scan.content import capabilities, elicitation, of_families
+from stillwatch.scan.content import capabilities, counts, elicitation, of_families
 from stillwatch.sketch.rules import read_rules
 
 PACK = read_rules(
@@ -33,7 +33,7 @@ def test_capabilities_are_those_of_a_tenth_of_the_requests_most_asked_first() ->
 
 def test_asking_for_training_material_is_named_beside_what_everybody_else_asks() -> None:
     reduced = _reduced([GRADE] * 6 + [0] * 4 + [GRADE] * 1 + [0] * 99)
-    (found,) = elicitation(reduced, np.arange(10))
+    (found,) = elicitation(reduced, np.arange(10), counts(reduced.rows.tags, PACK))
     assert found.kind == "TRACE"
     assert found.signal == "grade"
     assert (
@@ -44,8 +44,11 @@ def test_asking_for_training_material_is_named_beside_what_everybody_else_asks()
 
 
 def test_what_everybody_asks_for_is_no_evidence() -> None:
-    assert elicitation(_reduced([GRADE] * 6 + [0] * 4 + [GRADE] * 60 + [0] * 40), np.arange(10)) == []
-    assert elicitation(_reduced([GRADE] * 10), np.zeros(0, np.int64)) == []
+    usual = _reduced([GRADE] * 6 + [0] * 4 + [GRADE] * 60 + [0] * 40)
+    everybody = counts(usual.rows.tags, PACK)
+    assert everybody.tolist() == [66, 0, 0]
+    assert elicitation(usual, np.arange(10), everybody) == []
+    assert elicitation(usual, np.zeros(0, np.int64), everybody) == []
 
 
 def test_a_familys_tags_are_those_of_half_of_its_requests() -> None:

@@ -15,7 +15,7 @@ from stillwatch.scan.collect import Reduced
 from stillwatch.scan.skeletons import Held
 from stillwatch.schema.results import Evidence
 from stillwatch.sketch import RulePack
-from stillwatch.views.base import I64
+from stillwatch.views.base import F64, I64
 
 OFTEN = 0.5
 """Share of a family's requests from which a tag is the family's."""
@@ -27,12 +27,14 @@ LEAST_LIFT = 2.0
 Tags = npt.NDArray[np.uint32]
 
 
-def shares(tags: Tags, rules: RulePack) -> npt.NDArray[np.float64]:
+def counts(tags: Tags, rules: RulePack) -> I64:
+    """Rows that have each tag of the pack, shape (tags,)."""
+    return np.array([np.count_nonzero(tags & np.uint32(1 << tag.bit)) for tag in rules.tags], np.int64)
+
+
+def shares(tags: Tags, rules: RulePack) -> F64:
     """Share of the rows that have each tag of the pack, shape (tags,)."""
-    bits = np.array([tag.bit for tag in rules.tags], np.uint32)
-    if len(tags) == 0:
-        return np.zeros(len(bits))
-    return np.asarray(((tags[:, None] >> bits[None, :]) & np.uint32(1)).mean(axis=0))
+    return np.asarray(counts(tags, rules) / max(1, len(tags)))
 
 
 def capabilities(tags: Tags, rules: RulePack) -> list[str]:
@@ -59,17 +61,19 @@ def of_families(reduced: Reduced, held: Iterable[Held]) -> dict[Held, list[str]]
     return out
 
 
-def elicitation(reduced: Reduced, mine: I64) -> list[Evidence]:
-    """What of a model's training material the requests `mine` (rows) ask for, beside everybody else's."""
+def elicitation(reduced: Reduced, mine: I64, everybody: I64) -> list[Evidence]:
+    """What of a model's training material the requests `mine` (rows) ask for, beside everybody else's.
+
+    `everybody`: `counts` of all rows of the log.
+    """
     if len(mine) == 0:
         return []
-    inside = shares(reduced.rows.tags[mine], reduced.rules)
-    other = np.ones(len(reduced.rows.tags), bool)
-    other[mine] = False
-    outside = shares(reduced.rows.tags[other], reduced.rules)
+    held = counts(reduced.rows.tags[mine], reduced.rules)
+    others = len(reduced.rows.tags) - len(mine)
+    inside, outside = held / len(mine), (everybody - held) / max(1, others)
     out = []
     for tag in reduced.rules.tags:
-        share, usual = inside[tag.bit], max(float(outside[tag.bit]), 1 / (int(other.sum()) + 1))
+        share, usual = inside[tag.bit], max(float(outside[tag.bit]), 1 / (others + 1))
         if tag.kind != "elicitation" or share < AT_ALL or share < LEAST_LIFT * usual:
             continue
         text = (

@@ -27,7 +27,7 @@ from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.claims import claims
 from stillwatch.scan.collect import SEPARATOR
-from stillwatch.scan.content import capabilities, elicitation
+from stillwatch.scan.content import capabilities, counts, elicitation
 from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
@@ -80,6 +80,7 @@ def tabulate(
             log, context.reduced, [(a.accounts, names) for f, a, names in shown if f.verdict != "cleared"]
         )
     rows = context.rows
+    asked = counts(context.reduced.rows.tags, context.reduced.rules)
     groups: list[Group] = []
     accounts: list[pa.Table] = []
     streams: list[pa.Table] = []
@@ -93,7 +94,7 @@ def tabulate(
         own = _own_rows(rows, context, finding, assignment.accounts)
         harvest = np.bincount(context.reduced.rows.account[own], minlength=context.reduced.accounts)
         harvest = harvest[assignment.accounts]
-        groups.append(_group(rows, judged, finding, assignment, name, names, releases, own))
+        groups.append(_group(rows, judged, finding, assignment, name, names, releases, own, asked))
         accounts.append(_accounts(context, finding, assignment, name, harvest))
         streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))
@@ -228,12 +229,13 @@ def _group(
     held: list[Held],
     releases: list[TimelineEvent],
     own: I64,
+    asked: I64,
 ) -> Group:
     context = judged.context
     reduced, units = context.reduced, context.units
     members = assignment.accounts
     evidence, against = _evidence(judged, finding, finding.members)
-    evidence += elicitation(reduced, own)
+    evidence += elicitation(reduced, own, asked)
     # Of an account whose every request Stillwatch refused, the log holds no exchange.
     active = members[reduced.first_us[members] > 0]
     first, last = int(reduced.first_us[active].min()), int(reduced.last_us[active].max())
