@@ -7,7 +7,9 @@ evidence has shown is after.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import numba as nb
 import numpy as np
 import numpy.typing as npt
 
@@ -44,20 +46,40 @@ def capabilities(tags: Tags, rules: RulePack) -> list[str]:
     return [tag.name for tag in sorted(named, key=lambda tag: (-held[tag.bit], tag.bit))]
 
 
+@nb.njit(nogil=True, cache=True)
+def _tallied(row: Any, family: Any, tags: Any, place: Any, kinds: int, found: int) -> Any:
+    """(rows of each family asked about, of these those with each bit): `place` is -1 for families not asked about."""
+    rows = np.zeros(found, np.int64)
+    held = np.zeros((found, kinds), np.int64)
+    for i in range(len(row)):
+        at = place[family[i]]
+        if at < 0:
+            continue
+        rows[at] += 1
+        left = tags[row[i]]
+        bit = 0
+        while left != 0:
+            held[at, bit] += left & 1
+            left >>= 1
+            bit += 1
+    return rows, held
+
+
 def of_families(reduced: Reduced, held: Iterable[Held]) -> dict[Held, list[str]]:
     """Tags, capability or elicitation, that at least half of each family's requests have."""
+    held = list(held)
     out: dict[Held, list[str]] = {}
-    prompts, systems = reduced.prompt_families, reduced.systems
-    order = np.argsort(prompts.family, kind="stable")
-    ranked = prompts.family[order]
-    for part, number in held:
-        if part == "prompt":
-            first, end = np.searchsorted(ranked, [number, number + 1])
-            tags = reduced.rows.tags[prompts.row[order[first:end]]]
-        else:
-            tags = systems.tags[systems.families.row[systems.families.family == number]]
-        often = shares(tags, reduced.rules) >= OFTEN
-        out[part, number] = [tag.name for tag in reduced.rules.tags if often[tag.bit]]
+    for part, families, tags in (
+        ("prompt", reduced.prompt_families, reduced.rows.tags),
+        ("system", reduced.systems.families, reduced.systems.tags),
+    ):
+        wanted = [number for name, number in held if name == part]
+        place = np.full(int(max(families.family.max(initial=-1), max(wanted, default=-1))) + 1, -1, np.int64)
+        place[wanted] = np.arange(len(wanted))
+        rows, counted = _tallied(families.row, families.family, tags, place, 32, len(wanted))
+        often = counted >= np.maximum(OFTEN * rows, 1)[:, None]
+        for number, mine in zip(wanted, often, strict=True):
+            out[part, number] = [tag.name for tag in reduced.rules.tags if mine[tag.bit]]
     return out
 
 
