@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillwatch.arena.compose import Composed, account_codes, compose
+from stillwatch.arena.field import ALL_OPERATIONS
 from stillwatch.arena.infrastructure import make_network, make_stacks
 from stillwatch.arena.population import populate
 from stillwatch.arena.sessions import draw_sessions
@@ -23,8 +25,15 @@ from stillwatch.arena.world import LOG_HOURS, World
 from stillwatch.schema.errors import OutputError, UsageError, Where, unwritable
 from stillwatch.schema.tables import ACCOUNTS, RELEASES, SANCTIONS
 
-SCENARIOS = {"null": (20_000, 500_000), "mixed": (20_000, 500_000), "demo": (4_000, 60_000)}
+SCENARIOS = {
+    "null": (20_000, 500_000),
+    "mixed": (20_000, 500_000),
+    "demo": (4_000, 60_000),
+    "field": (20_000, 500_000),
+}
 """Default accounts and exchanges of each scenario."""
+_STREAM_OF_DRAWS = {"demo": 0, "mixed": 1, "null": 2, "field": 3}
+"""Fixed numbers: a scenario that is added later must not change what the others draw."""
 
 _EPOCH_DAY = 20_454
 """First day of the earliest log, in days since 1970 (January 2026)."""
@@ -59,16 +68,27 @@ def make(
     exchanges: int | None = None,
     corpora: Path | None = None,
     traces: Path | None = None,
+    operation: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> MakeSummary:
     """Generate a synthetic log with its truth into `out` (created with mode 0700, in one step).
 
-    `scenario`: `null` (honest only), `mixed` (with operations) or `demo` (small, built-in text only).
+    `scenario`: `null` (honest only), `mixed` (with operations), `demo` (small, built-in text only) or `field`
+    (every look-alike and every operation; `operation` names one of them to stand alone, and `settings` replace
+    its drawn parameters, as text by name).
     `corpora`: a Parquet file of reference texts (default: the environment variable STILLWATCH_CORPORA);
     without it the built-in grammar writes all text. `traces`: a folder with recorded serving rates.
     The same arguments give the same bytes. Raises UsageError and OutputError.
     """
     if scenario not in SCENARIOS:
         raise UsageError(f"there is no scenario {scenario!r}", hint=f"choose one of {', '.join(SCENARIOS)}")
+    if operation is not None and (scenario != "field" or operation not in ALL_OPERATIONS):
+        raise UsageError(
+            f"the scenario {scenario} cannot hold an operation {operation!r} alone",
+            hint=f"the scenario field can hold {', '.join(ALL_OPERATIONS)}",
+        )
+    if settings and operation is None:
+        raise UsageError("parameters can only be set for one operation", hint="name it with --operation")
     out = out.absolute()
     default_accounts, default_exchanges = SCENARIOS[scenario]
     n_accounts = default_accounts if accounts is None else accounts
@@ -80,7 +100,7 @@ def make(
             "the output folder exists and is not empty", where=Where(file=out.name), hint="name a new folder"
         )
     world = _world(scenario, seed, n_accounts, n_exchanges, _source(scenario, seed, corpora), traces)
-    populate(world)
+    populate(world, operation, settings)
     composed = compose(world, draw_sessions(world))
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
@@ -109,7 +129,7 @@ def _source(scenario: str, seed: int, corpora: Path | None) -> TextSource:
 def _world(
     scenario: str, seed: int, accounts: int, exchanges: int, source: TextSource, traces: Path | None
 ) -> World:
-    rng = np.random.default_rng([seed, sorted(SCENARIOS).index(scenario)])
+    rng = np.random.default_rng([seed, _STREAM_OF_DRAWS[scenario]])
     day = _EPOCH_DAY + int(rng.integers(0, 200))
     start = day * DAY_US
     return World(

@@ -7,122 +7,23 @@ list handed out without overlap, one script that signs accounts up, one pool of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from stillwatch.arena.infrastructure import DISPOSABLE, WEBMAIL, hex_token
-from stillwatch.arena.lookalikes import individual_streams, public_items, script
+from stillwatch.arena.infrastructure import hex_token
+from stillwatch.arena.lookalikes import individual_streams, public_items
+from stillwatch.arena.parameters import FirstParameters, override
+from stillwatch.arena.pools import Pool, draw_pool, member, on_off, work_list
 from stillwatch.arena.timing import DAY_US, HOUR_US
-from stillwatch.arena.world import LOG_DAYS, LOG_HOURS, ZONES, Account, Handover, Stream, World
+from stillwatch.arena.world import LOG_DAYS, LOG_HOURS, ZONES, Handover, Stream, World
 
 OPERATIONS = (
     "blatant_fleet", "hydra", "cover_50", "cover_70", "cover_90", "slow_wide",
     "imitate_benchmark", "imitate_classroom", "imitate_customer", "imitate_gateway", "imitate_contract",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What an operation buys once and reuses: addresses, instruments, client software, sign-up batches."""
-
-    blocks: list[int]
-    payments: list[str]
-    stacks: list[int]
-    batch_size: int
-    batch_start_us: list[int]
-    disposable_share: float
-    virtual_share: float
-
-
-def _pool(world: World, size: int, *, clean: float) -> Pool:
-    rng = world.rng
-    hosting = 0 if clean > 0.5 else int(rng.integers(1, max(2, size // 10)))
-    count = max(3, int(size * rng.uniform(0.2, 0.6)))
-    blocks = [
-        int(b)
-        for b in rng.choice(world.network.proxies, min(count, len(world.network.proxies)), replace=False)
-    ]
-    blocks += [int(b) for b in rng.choice(world.network.hosts, hosting)]
-    batch = int(rng.integers(4, 20))
-    latest = world.start_us + 3 * DAY_US
-    starts = [latest - int(rng.uniform(0, rng.uniform(8, 70)) * DAY_US) for _ in range(size // batch + 1)]
-    return Pool(
-        blocks=blocks,
-        payments=[hex_token(rng) for _ in range(max(2, int(size * rng.uniform(0.15, 0.6))))],
-        stacks=[world.popular_stack(sdk=True) for _ in range(int(rng.integers(1, 4)))],
-        batch_size=batch,
-        batch_start_us=starts,
-        disposable_share=float(rng.uniform(0.05, 0.6)),
-        virtual_share=float(rng.uniform(0.3, 0.9)),
-    )
-
-
-def _member(
-    world: World, name: str, group: int, index: int, pool: Pool, streams: list[tuple[float, int]], volume: int
-) -> Account:
-    rng = world.rng
-    account = world.person("attack", group, streams, weight=0.0)
-    account.operation, account.volume = name, max(1, volume)
-    account.places = [world.place(int(rng.choice(pool.blocks))) for _ in range(int(rng.integers(1, 4)))]
-    account.signup_place = (
-        account.places[0] if rng.random() < 0.6 else world.place(int(rng.choice(pool.blocks)))
-    )
-    account.stacks = [int(rng.choice(pool.stacks))]
-    start = pool.batch_start_us[index // pool.batch_size]
-    account.created_us = start + int((index % pool.batch_size) * rng.uniform(15, 90) * 1e6)
-    paid = rng.random() < 0.75
-    account.payment_fp = (
-        (str(rng.choice(pool.payments)) if rng.random() < 0.6 else hex_token(rng)) if paid else None
-    )
-    account.payment_kind = ("virtual" if rng.random() < pool.virtual_share else "card") if paid else None
-    account.tier = "tier1" if paid else "free"
-    account.email_domain = (
-        str(rng.choice(DISPOSABLE)) if rng.random() < pool.disposable_share else str(rng.choice(WEBMAIL[:6]))
-    )
-    account.device_fp = hex_token(rng) if rng.random() < 0.7 else None
-    return account
-
-
-def _on_off(world: World) -> np.ndarray:
-    """The director's duty pattern: blocks of on and off hours shared by all accounts."""
-    rng = world.rng
-    length = int(rng.integers(2, 9))
-    on = (rng.random(LOG_HOURS // length + 1) < rng.uniform(0.25, 0.6)).repeat(length)[:LOG_HOURS]
-    out: np.ndarray = on * rng.gamma(2.0, 0.5, LOG_HOURS) + 0.02
-    return out
-
-
-def _harvest(world: World, total: int, *, templates: int, variants: int, obfuscate: float) -> list[int]:
-    """Streams that share one work list of `total` items; no item is handed out twice."""
-    rng = world.rng
-    side = int(np.ceil(np.sqrt(max(16, total) * 1.3)))
-    wide = max(6, int(side * rng.uniform(0.6, 1.6)))
-    conversational = bool(rng.random() < 0.5)
-    split = world.splits
-    world.splits += 1
-    first = script(
-        world, harvest=True, variants=variants, slots=(wide, max(6, int(np.ceil(total * 1.3 / wide))))
-    )
-    shared = world.streams[first].template
-    assert shared is not None
-    out = []
-    for index in range(templates):
-        ident = first if index == 0 else script(world, harvest=True, variants=variants, slots=(2, 2))
-        stream = world.streams[ident]
-        assert stream.template is not None
-        template = replace(stream.template, slots_a=shared.slots_a, slots_b=shared.slots_b)
-        stream = replace(stream, template=template, split=split, obfuscate=obfuscate)
-        if conversational:
-            stream = replace(stream, mode="chat", mean_length=float(rng.uniform(2, 5)))
-        world.streams[ident] = stream
-        out.append(ident)
-        # Several workers, each with settings of its own, run the same template.
-        for _ in range(int(rng.integers(1, 4))):
-            request = world.request(program=bool(rng.random() < 0.65))
-            out.append(world.stream(replace(stream, request=request)))
-    return out
 
 
 def operation_size(world: World, name: str, scale: float) -> int:
@@ -132,9 +33,10 @@ def operation_size(world: World, name: str, scale: float) -> int:
     return max(8, int(size * scale))
 
 
-def add_operation(world: World, name: str, size: int) -> None:
-    """Add one operation of `OPERATIONS` with `size` accounts."""
+def add_operation(world: World, name: str, size: int, settings: Mapping[str, str] | None = None) -> None:
+    """Add one operation of `OPERATIONS` with `size` accounts; `settings` replace what would be drawn."""
     rng = world.rng
+    size = override(FirstParameters(size, 0.0, 0.0, 0, 0, 0.0, 0.0), settings or {}).size
     cover = {"cover_50": 0.5, "cover_70": 0.7, "cover_90": 0.9}.get(name, float(rng.uniform(0.0, 0.25)))
     if name == "blatant_fleet":
         cover = 0.0
@@ -149,7 +51,7 @@ def add_operation(world: World, name: str, size: int) -> None:
     if name.startswith("cover"):
         factor = max(factor, 4.0)
     per_account = max(6.0, mean_per_day * factor * LOG_DAYS)
-    cap = 0.035 * world.requested_exchanges / size
+    cap = world.largest_share * world.requested_exchanges / size
     per_account = min(per_account, max(cap, 6.0))
     if name == "slow_wide":
         per_account = 3.0
@@ -158,13 +60,18 @@ def add_operation(world: World, name: str, size: int) -> None:
     variants = int(rng.integers(1, 3)) if name == "blatant_fleet" else int(rng.integers(2, 12))
     obfuscate = float(rng.uniform(0.05, 0.4)) if rng.random() < 0.35 and name != "blatant_fleet" else 0.0
     clean = float(rng.random())
+    drawn = FirstParameters(size, cover, per_account, variants, 0, obfuscate, clean)
+    asked = override(drawn, settings or {})
+    cover, per_account, variants = asked.cover, asked.requests_per_account, asked.variants
+    obfuscate, clean = asked.obfuscate, asked.clean
     volumes = np.maximum(3, rng.gamma(6.0, per_account / 6.0, size)).astype(int)
-    if name == "slow_wide":
+    if name == "slow_wide" and per_account == drawn.requests_per_account:
         volumes = rng.integers(2, 5, size)
     total = int(volumes.sum() * (1 - cover)) + 8
     templates = int(rng.integers(1, 4))
-    harvest = _harvest(world, total, templates=templates, variants=variants, obfuscate=obfuscate)
-    pool = _pool(world, size, clean=clean)
+    templates = asked.templates or templates
+    harvest = work_list(world, total, templates=templates, variants=variants, obfuscate=obfuscate)
+    pool = draw_pool(world, size, clean=clean)
     parameters: dict[str, Any] = {
         "size": size,
         "cover": round(cover, 3),
@@ -178,7 +85,7 @@ def add_operation(world: World, name: str, size: int) -> None:
         "batch": pool.batch_size,
     }
     group = world.group("attack", name, **parameters)
-    duty = _on_off(world)
+    duty = on_off(world)
     members: list[int] = []
     for index in range(size):
         streams = [((1 - cover) / len(harvest), ident) for ident in harvest]
@@ -186,7 +93,7 @@ def add_operation(world: World, name: str, size: int) -> None:
             own = individual_streams(world)
             whole = sum(w for w, _ in own)
             streams += [(cover * w / whole, ident) for w, ident in own]
-        account = _member(world, name, group, index, pool, streams, int(volumes[index]))
+        account = member(world, name, group, index, pool, streams, int(volumes[index]))
         account.schedule, account.schedule_share = duty, float(rng.uniform(0.5, 0.95))
         if name == "blatant_fleet":
             account.schedule_share = 1.0

@@ -133,6 +133,8 @@ class World:
     public_streams: list[int] = field(default_factory=list)
     """Streams of popular public programs that anybody may use."""
     splits: int = 0
+    largest_share: float = 0.035
+    """Most exchanges of the log that one operation takes unless it is told otherwise."""
 
     @property
     def end_us(self) -> int:

@@ -358,10 +358,24 @@ def arena_make(
     exchanges: Annotated[int | None, typer.Option(help="Number of exchanges.")] = None,
     corpora: Annotated[Path | None, typer.Option(help="Parquet file of reference texts.")] = None,
     traces: Annotated[Path | None, typer.Option(help="Folder of recorded arrival rates.")] = None,
+    operation: Annotated[
+        str | None, typer.Option(help="One operation alone (with the scenario field).")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help='Its parameters, as in --set "cover=0.75 size=120".')
+    ] = None,
 ) -> None:
     """Write a synthetic log with known truth."""
     made = arena.make(
-        scenario, out, seed=seed, accounts=accounts, exchanges=exchanges, corpora=corpora, traces=traces
+        scenario,
+        out,
+        seed=seed,
+        accounts=accounts,
+        exchanges=exchanges,
+        corpora=corpora,
+        traces=traces,
+        operation=operation,
+        settings=arena.parse_settings(settings or []),
     )
     print(f"{made.accounts:,} accounts, {made.exchanges:,} exchanges, {made.attackers:,} attackers: {out}")
     try:
