@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from stillwatch.arena.reroute import compacted, moved, replayed
 from stillwatch.arena.sessions import Sessions, life
 from stillwatch.arena.timing import DAY_US
 from stillwatch.arena.turns import Turns, history, running_hashes, write_turns
@@ -35,8 +36,8 @@ def compose(world: World, sessions: Sessions) -> Composed:
     turn_count = -(-sessions.length // steps)
     turn_base = np.concatenate(([0], np.cumsum(turn_count)))[:-1]
     session_of_turn = np.repeat(np.arange(len(turn_count)), turn_count)
-    turn_number = np.arange(len(session_of_turn)) - turn_base[session_of_turn]
     first_turn = np.where(bulk[session_of_turn], np.arange(len(session_of_turn)), turn_base[session_of_turn])
+    first_turn = compacted(world, sessions.stream[session_of_turn], first_turn)
     turns = write_turns(world, sessions, session_of_turn, first_turn)
 
     session_of = np.repeat(np.arange(len(sessions.length)), sessions.length)
@@ -55,12 +56,14 @@ def compose(world: World, sessions: Sessions) -> Composed:
     struck = (ts >= outage) & (ts < outage + int(rng.uniform(15, 90) * 60e6)) & (rng.random(len(ts)) < 0.8)
     status[struck] = 503
     sanctions = list(world.bans)
+    account_of = moved(world, sessions, session_of, position, account_of, ts)
 
     effort = np.array([s.request.reasoning_effort is not None for s in world.streams])
     thinks = effort[sessions.stream][session_of] & (status == 200) & (rng.random(len(ts)) < 0.8)
     block_out = rng.integers(1, 1 << 62, len(ts), dtype=np.uint64) * thinks
     # A conversation carries the previous reply's reasoning block back, whoever continues it.
     block_in = np.concatenate((block_out[:1] * 0, block_out[:-1])) * ((position > 0) & ~bulk[session_of])
+    block_in = replayed(world, sessions.stream[session_of], account_of, ts, block_in, block_out)
     extra: list[tuple[int, int, int, int]] = []
     for number, handover in enumerate(world.handovers):
         rows = base[relay[number]] + np.arange(int(sessions.length[relay[number]]))
@@ -68,7 +71,9 @@ def compose(world: World, sessions: Sessions) -> Composed:
         gaps = rng.exponential(25e6, len(rows)).astype(np.int64) + 3_000_000
         ts[rows[:cut]] = handover.at_us - np.cumsum(gaps[:cut])[::-1]
         ts[rows[cut:]] = (
-            handover.at_us + int(rng.uniform(1e6, 9e6)) + np.concatenate(([0], np.cumsum(gaps[cut + 1 :])))
+            handover.at_us
+            + int(rng.uniform(1e6, handover.within_s * 1e6))
+            + np.concatenate(([0], np.cumsum(gaps[cut + 1 :])))
         )
         status[rows] = 200
         account_of[rows[cut:]] = handover.new
@@ -101,7 +106,6 @@ def compose(world: World, sessions: Sessions) -> Composed:
         world,
         sessions,
         turns,
-        turn_number,
         session_of,
         position,
         turn_of,
@@ -164,7 +168,6 @@ def _table(
     world: World,
     sessions: Sessions,
     turns: Turns,
-    turn_number: np.ndarray,
     session_of: np.ndarray,
     position: np.ndarray,
     turn_of: np.ndarray,
@@ -219,7 +222,7 @@ def _table(
             prefix_bytes[index] = system_bytes[ident]
         history_tokens[index] = prefix_bytes[index] // 4
 
-    depth = turn_number[turn_of] * (turns.first[turn_of] != turn_of)
+    depth = turn_of - turns.first[turn_of]
     step = position % steps[session_of]
     is_agent = steps[session_of] > 1
     has_system = np.array([s is not None for s in systems])[stream_of]
@@ -239,19 +242,21 @@ def _table(
     reasoning = np.where(thinks, np.minimum(rng.lognormal(6, 0.8, rows), 30000), 0).astype(np.int64)
     place, stack, agent_name, end_user = _network_of(world, sessions)
     # A hand-over moves a conversation to the new account's own address.
-    moved = account_of != sessions.account[session_of]
+    elsewhere = account_of != sessions.account[session_of]
     blocks = place[session_of]
-    for row in np.flatnonzero(moved).tolist():
+    for row in np.flatnonzero(elsewhere).tolist():
         blocks[row] = world.accounts[account_of[row]].places[0]
     octets = blocks[:, 1]
     names = pa.array(network.prefix).take(pa.array(blocks[:, 0]))
     ip = pa.compute.binary_join_element_wise(names, pa.array(octets).cast(pa.string()), "")
     used = stack[session_of]
+    stripped = np.array([a.stripped for a in world.accounts])[account_of]
     conversation = rng.random(len(sessions.length)) < 0.6
     bulk = np.array([s.mode == "bulk" for s in streams])[stream_of]
     conversations = [_hex(v) for v in rng.integers(0, 1 << 62, len(sessions.length)).tolist()]
-    keep = conversation[session_of] & ~bulk & ~moved
+    keep = conversation[session_of] & ~bulk & ~elsewhere & ~stripped
     codes = [_account_code(world, i) for i in range(len(world.accounts))]
+    refuse = np.array([max(0.006, s.refuse) for s in streams])
     columns: dict[str, pa.Array] = {
         "exchange_id": pa.array([f"x{_hex(v)}" for v in _distinct(rng, rows).tolist()]),
         "ts": pa.array(ts, pa.timestamp("us", tz="UTC")),
@@ -282,13 +287,13 @@ def _table(
         "reasoning_tokens": pa.array(reasoning.astype(np.int32), mask=~thinks),
         "latency_ms": pa.array((200 + output * rng.uniform(8, 20, rows)).astype(np.float32)),
         "status": pa.array(status),
-        "refused": pa.array(ok & (rng.random(rows) < 0.006)),
+        "refused": pa.array(ok & (rng.random(rows) < refuse[stream_of])),
         "stop_reason": pa.array(["stop", "length"]).take(pa.array((output >= limits).astype(np.int64))),
         "ip": ip,
         "asn": pa.array(network.asn[blocks[:, 0]]),
         "ja4": pa.array(stacks.ja4).take(pa.array(used)),
         "header_hash": pa.array(stacks.header_hash[used]),
-        "user_agent": pa.array(stacks.user_agent).take(pa.array(agent_name[session_of])),
+        "user_agent": _strings(list(stacks.user_agent), np.where(stripped, -1, agent_name[session_of])),
         "content_state": pa.array(["full"] * rows),
         "sample_rate": pa.array(np.ones(rows, dtype=np.float32)),
     }
@@ -336,8 +341,11 @@ def _models(world: World, account_of: np.ndarray, stream_of: np.ndarray, ts: np.
     base = np.array([s.request.model for s in world.streams])[stream_of]
     keen = world.rng.random(len(world.accounts)) < 0.4
     wait = (world.rng.exponential(48, len(world.accounts)) * 3.6e9).astype(np.int64)
-    moved = keen[account_of] & (ts > world.release_us + wait[account_of])
-    out: np.ndarray = np.where(moved, len(world.models) - 1, base)
+    switched = keen[account_of] & (ts > world.release_us + wait[account_of])
+    never = np.iinfo(np.int64).max
+    pivot = np.array([never if a.pivot_us is None else a.pivot_us for a in world.accounts], dtype=np.int64)
+    switched |= ts >= pivot[account_of]
+    out: np.ndarray = np.where(switched, len(world.models) - 1, base)
     return out
 
 

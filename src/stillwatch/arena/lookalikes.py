@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stillwatch.arena.infrastructure import hex_token
-from stillwatch.arena.text import new_template
+from stillwatch.arena.text import TextSource, new_template
 from stillwatch.arena.timing import DAY_US, HOUR_US, daily_curve
 from stillwatch.arena.world import LOG_DAYS, LOG_HOURS, ZONES, Stream, World
 
@@ -47,11 +47,12 @@ def script(
     variants: int = 1,
     slots: tuple[int, int] | None = None,
     length: float | None = None,
+    source: TextSource | None = None,
 ) -> int:
     """A bulk stream around one new template; honest and hostile programs are built here alike."""
     rng = world.rng
     size = slots or (int(rng.integers(5, 60)), int(rng.integers(5, 60)))
-    template = new_template(rng, world.source, harvest=harvest, variants=variants, slots=size)
+    template = new_template(rng, source or world.source, harvest=harvest, variants=variants, slots=size)
     return world.stream(
         Stream(
             world.request(program=bool(rng.random() < 0.65)),
@@ -88,6 +89,7 @@ def add_coding_agents(world: World, count: int) -> None:
     """Heavy honest users: agent loops around the clock, long prefixes, few user turns."""
     rng = world.rng
     tools = [int(rng.integers(1, 1 << 63)) for _ in range(4)]
+    world.public_tools.extend(tools)
     systems = [
         " ".join(world.source.wording(rng, harvest=False))
         .replace("<a>", "the repository")

@@ -8,6 +8,7 @@ import numpy as np
 
 from stillwatch.arena.infrastructure import DISPOSABLE, WEBMAIL, hex_token
 from stillwatch.arena.lookalikes import script
+from stillwatch.arena.text import TextSource
 from stillwatch.arena.timing import DAY_US
 from stillwatch.arena.world import LOG_HOURS, Account, World
 
@@ -83,7 +84,15 @@ def on_off(world: World) -> np.ndarray:
     return out
 
 
-def work_list(world: World, total: int, *, templates: int, variants: int, obfuscate: float) -> list[int]:
+def work_list(
+    world: World,
+    total: int,
+    *,
+    templates: int,
+    variants: int,
+    obfuscate: float,
+    source: TextSource | None = None,
+) -> list[int]:
     """Streams that share one work list of `total` items; no item is handed out twice."""
     rng = world.rng
     side = int(np.ceil(np.sqrt(max(16, total) * 1.3)))
@@ -92,13 +101,21 @@ def work_list(world: World, total: int, *, templates: int, variants: int, obfusc
     split = world.splits
     world.splits += 1
     first = script(
-        world, harvest=True, variants=variants, slots=(wide, max(6, int(np.ceil(total * 1.3 / wide))))
+        world,
+        harvest=True,
+        variants=variants,
+        slots=(wide, max(6, int(np.ceil(total * 1.3 / wide)))),
+        source=source,
     )
     shared = world.streams[first].template
     assert shared is not None
     out = []
     for index in range(templates):
-        ident = first if index == 0 else script(world, harvest=True, variants=variants, slots=(2, 2))
+        ident = (
+            first
+            if index == 0
+            else script(world, harvest=True, variants=variants, slots=(2, 2), source=source)
+        )
         stream = world.streams[ident]
         assert stream.template is not None
         template = replace(stream.template, slots_a=shared.slots_a, slots_b=shared.slots_b)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from stillwatch.arena import lookalikes as L
 from stillwatch.arena.field import add_field
+from stillwatch.arena.field_lookalikes import add_field_lookalikes
 from stillwatch.arena.operations import OPERATIONS, add_operation, operation_size
 from stillwatch.arena.timing import DAY_US
 from stillwatch.arena.world import World
@@ -54,6 +55,7 @@ def populate(world: World, operation: str | None = None, settings: Mapping[str, 
         add_operation(world, "hydra", int(rng.integers(30, 46)))
         add_operation(world, "slow_wide", int(rng.integers(50, 80)))
     elif world.scenario == "field":
+        add_field_lookalikes(world)
         add_field(world, operation, settings or {})
     L.add_individuals(world, max(0, total - len(world.accounts)))
     _honest_bans(world)

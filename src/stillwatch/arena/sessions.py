@@ -69,11 +69,21 @@ def draw_sessions(world: World) -> Sessions:
             sessions = max(1, int(exchanges / world.streams[ident].mean_length + rng.random()))
             sessions = min(sessions, exchanges)
             lengths = 1 + rng.multinomial(exchanges - sessions, np.full(sessions, 1.0 / sessions))
-            hours = np.minimum(np.searchsorted(cdf, rng.random(sessions)), LOG_HOURS - 1)
+            window = world.streams[ident].window_us
+            within = cdf if window is None else _inside(world, cdf, window)
+            hours = np.minimum(np.searchsorted(within, rng.random(sessions)), LOG_HOURS - 1)
             starts = world.start_us + ((hours + rng.random(sessions)) * HOUR_US).astype(np.int64)
             parts.append((np.full(sessions, index), np.full(sessions, ident), lengths, starts))
     account_of, stream_of, length, start = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Sessions(account_of, stream_of, length, start)
+
+
+def _inside(world: World, cdf: np.ndarray, window: tuple[int, int]) -> np.ndarray:
+    """Cumulative hourly weights `cdf` restricted to the window (us); unrestricted where nothing is left."""
+    hours = world.start_us + np.arange(LOG_HOURS) * HOUR_US
+    weights = np.diff(cdf, prepend=0.0) * ((hours >= window[0]) & (hours < window[1]))
+    out: np.ndarray = np.cumsum(weights) / weights.sum() if weights.sum() > 0 else cdf
+    return out
 
 
 def life(world: World) -> tuple[np.ndarray, np.ndarray]:

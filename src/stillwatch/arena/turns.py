@@ -55,7 +55,8 @@ def write_turns(world: World, sessions: Sessions, session_of: np.ndarray, first:
         if stream.items is not None:
             a, b, text = stream.items[b % len(stream.items)]
         # Most of an account's requests keep one wording; a share wanders over the others.
-        variant = int(variant_account[account[index]]) if hop[index] % 4 else int(hop[index] >> 2)
+        wanders = stream.wander or hop[index] % 4 == 0
+        variant = int(hop[index] >> 2) if wanders else int(variant_account[account[index]])
         written = template.render(
             variant,
             template.slots_a[a % len(template.slots_a)],
@@ -95,16 +96,25 @@ def _free_forms(
 
 
 def _hand_out(world: World, stream_of: np.ndarray, slot_a: np.ndarray, slot_b: np.ndarray) -> None:
-    """Deal the cells (a, b) of each work list without overlap to all turns of its streams, in place."""
+    """Deal the cells (a, b) of each work list to all turns of its streams, in place.
+
+    No cell is dealt twice, or every cell `repeat` times, to accounts at random.
+    """
     split = np.array([-1 if s.split is None else s.split for s in world.streams])[stream_of]
     for number in range(world.splits):
         rows = np.flatnonzero(split == number)
         if len(rows) == 0:
             continue
-        template = world.streams[stream_of[rows[0]]].template
+        stream = world.streams[stream_of[rows[0]]]
+        template = stream.template
         assert template is not None
         wide, tall = len(template.slots_a), len(template.slots_b)
+        if stream.items is not None:
+            wide, tall = 1, len(stream.items)
         cells = world.rng.permutation(wide * tall)
+        repeat = stream.repeat
+        if repeat > 1:
+            cells = world.rng.permutation(np.repeat(cells[: -(-len(rows) // repeat)], repeat)[: len(rows)])
         dealt = cells[np.arange(len(rows)) % len(cells)]
         slot_a[rows] = dealt // tall
         slot_b[rows] = dealt % tall

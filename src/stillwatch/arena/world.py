@@ -53,6 +53,22 @@ class Stream:
     system: str | None = None
     obfuscate: float = 0.0
     """Share of requests whose wording is disguised."""
+    repeat: int = 1
+    """How often each item of the work split is handed out."""
+    wander: bool = False
+    """Every request picks a wording of its own instead of its account's usual one."""
+    refuse: float = 0.0
+    """Share of answered requests that the model declines."""
+    window_us: tuple[int, int] | None = None
+    """The stream is in use only between these moments."""
+    circle: int | None = None
+    """Number of the circle of accounts over which its conversations move and blocks are replayed."""
+    move: float = 0.0
+    """Chance that a later turn of a conversation goes to another account of the circle."""
+    replay: float = 0.0
+    """Share of requests that carry a reasoning block which another account of the circle was given."""
+    compact: float = 0.0
+    """Chance per later turn that the client replaces the conversation so far by a summary of its own."""
 
 
 @dataclass
@@ -94,6 +110,10 @@ class Account:
     end_user_trust: str | None = None
     shuffle_agents: bool = False
     """Claims a random user agent per conversation over one real stack."""
+    pivot_us: int | None = None
+    """From this moment on every request asks for the new model; None: by chance, as people do."""
+    stripped: bool = False
+    """Requests pass a gateway that removes user agent and conversation ids."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +125,8 @@ class Handover:
     at_us: int
     kind: str
     stream: int
+    within_s: float = 9.0
+    """Longest time until the first request of `new`, in seconds."""
 
 
 @dataclass
@@ -133,6 +155,12 @@ class World:
     public_streams: list[int] = field(default_factory=list)
     """Streams of popular public programs that anybody may use."""
     splits: int = 0
+    circles: list[list[int]] = field(default_factory=list)
+    """Accounts that can continue each other's conversations."""
+    public_sets: list[tuple[tuple[int, int, str], ...]] = field(default_factory=list)
+    """Published sets of instructions that researchers run without a wrapper."""
+    public_tools: list[int] = field(default_factory=list)
+    """Tool schemas (hashes) of popular agent programs."""
     largest_share: float = 0.035
     """Most exchanges of the log that one operation takes unless it is told otherwise."""
 
