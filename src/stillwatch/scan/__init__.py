@@ -1,5 +1,5 @@
 """Composes the stages: `scan()` is the public call."""
 
-from stillwatch.scan.run import Options, Scanned, scan
+from stillwatch.scan.run import How, Options, Scanned, scan, scan_each
 
-__all__ = ["Options", "Scanned", "scan"]
+__all__ = ["How", "Options", "Scanned", "scan", "scan_each"]

@@ -155,17 +155,13 @@ class Finding:
     roads: tuple[str, ...] = ()
     entity_share: float = 0.0
 
-    def everywhere(self) -> bool:
-        """Whether every view that did not find the group confirms it, each at `EVERY_VIEW_P`.
+    def everywhere(self, level: float = EVERY_VIEW_P) -> bool:
+        """Whether every view that did not find the group confirms it, each at `level`.
 
         A template that spreads, a launch or a release is a common cause in two views. One that also makes strangers
         share instruments or addresses was not seen. The candidate is what was tested: it must be most of the group.
         """
-        return (
-            self.alike >= MOSTLY_ALIKE
-            and len(self.tested) >= 2
-            and all(t.p <= EVERY_VIEW_P for t in self.tested)
-        )
+        return self.alike >= MOSTLY_ALIKE and len(self.tested) >= 2 and all(t.p <= level for t in self.tested)
 
     def fired(self, level: float) -> list[dt.Direct]:
         """Direct tests that single the group out: at or below `level`, for at least `DIRECT_REACH` of the group."""

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
 
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.campaign.record import iso
-from stillwatch.ingest import open_log
+from stillwatch.ingest import Log, open_log
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan.collect import COLUMNS, SEPARATOR, Collector, Reduced
 from stillwatch.scan.conclude import ROADS, conclude
@@ -27,7 +28,7 @@ from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
 from stillwatch.scan.sight import BUSY, Seen, known_accounts, sights, table_sights
 from stillwatch.scan.units import align
-from stillwatch.schema.errors import EmptyLogError
+from stillwatch.schema.errors import EmptyLogError, UsageError
 from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, TableUsed
 from stillwatch.sketch import RulePack, default_rules
@@ -84,64 +85,57 @@ def version() -> str:
         return "0+source"
 
 
-def scan(
-    paths: Sequence[str],
-    *,
-    format: str | None = None,
-    mapping: Path | None = None,
-    overrides: Mapping[str, str] | None = None,
-    side: Mapping[str, str] | None = None,
-    strict: bool = False,
-    options: Options | None = None,
-    earlier: Earlier | None = None,
-    lookups: Lookups = NO_LOOKUPS,
-    rules: RulePack | None = None,
-    keep_refused: bool = False,
-    progress: Progress = _silent,
-) -> Scanned:
-    """Scan logs (files, globs, directories, `-`). Raises StillwatchError's kinds; writes nothing.
+class How(TypedDict, total=False):
+    """How a log is read, beside its paths."""
 
-    Groups that go on from those of an `earlier` scan keep their ids. `lookups` are tables of what is publicly known
-    (`stillwatch.ingest.lookup`); the results name them by digest, and say what was lost without them. `rules` is the
-    rule pack that tells what requests ask for, that of this version by default. `keep_refused`
-    lists refused rows with their bytes, which may hold anything that a log holds.
+    format: str | None
+    mapping: Path | None
+    overrides: Mapping[str, str] | None
+    side: Mapping[str, str] | None
+    strict: bool
+    lookups: Lookups
+    """Tables of what is publicly known; the results name them by digest, and say what was lost without them."""
+    rules: RulePack
+    """The rule pack that tells what requests ask for; that of this version by default."""
+    keep_refused: bool
+    """List refused rows with their bytes, which may hold anything that a log holds."""
+    earlier: Earlier | None
+    """An earlier scan: groups that go on from its groups keep their ids."""
+    progress: Progress
+
+
+def scan(paths: Sequence[str], *, options: Options | None = None, **how: Unpack[How]) -> Scanned:
+    """Scan logs (files, globs, directories, `-`), read as `How` says. Writes nothing.
+
+    Raises StillwatchError's kinds.
     """
-    options = options or Options()
-    rules = rules or default_rules()
+    return scan_each(paths, [options or Options()], **how)[0]
+
+
+def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[How]) -> list[Scanned]:
+    """What `scan` finds with each of several settings of one seed; the log is read and judged once."""
+    if len({options.seed for options in settings}) != 1:
+        raise UsageError("settings that are measured together have one seed")
+    lookups, rules = how.get("lookups", NO_LOOKUPS), how.get("rules") or default_rules()
+    progress = how.get("progress", _silent)
     started = time.monotonic()
     marks: dict[str, float] = {}
     with (
         tempfile.TemporaryDirectory(prefix="stillwatch-") as folder,
         open_log(
             paths,
-            format=format,
-            mapping=mapping,
-            overrides=overrides,
-            side=side,
+            format=how.get("format"),
+            mapping=how.get("mapping"),
+            overrides=how.get("overrides"),
+            side=how.get("side"),
             columns=COLUMNS,
-            strict=strict,
+            strict=how.get("strict", False),
             lookups=lookups,
         ) as log,
     ):
         collector = Collector(Path(folder), lookups, rules)
         try:
-            rows: dict[int, int] = {}
-            for batch in log.batches():
-                collector.add(batch)
-                numbers = batch.column("raw_ref").field("input").to_numpy(zero_copy_only=False)
-                for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
-                    rows[int(number)] = rows.get(int(number), 0) + int(count)
-                progress("read", collector.rows, 0)
-            if collector.rows == 0:
-                raise EmptyLogError(
-                    "no row of the log could be used",
-                    hint="`stillwatch check` lists why rows were refused; --map or a mapping file may help",
-                )
-            if collector.rows == collector.own_refusals:
-                raise EmptyLogError(
-                    "every row of the log is a request that Stillwatch itself refused",
-                    hint="scan a log that also holds the traffic that was let through",
-                )
+            rows = _read(log, collector, progress)
             marks["read"] = time.monotonic() - started
             tables = dict(log.side)
             owners = log.owners.table()
@@ -150,72 +144,105 @@ def scan(
             reduced = collector.finish(tables.get("accounts"))
             units = align(reduced, tables, lookups)
             marks["reduce"] = time.monotonic() - started
-            judged = judge(reduced, units, options.seed, progress)
+            judged = judge(reduced, units, settings[0].seed, progress)
             marks["judge"] = time.monotonic() - started
-            progress("members", 0, 1)
-            concluded = conclude(judged, roads=options.roads, most_references=options.most_references)
-            judged, listed, assigned = concluded.judged, concluded.listed, concluded.assigned
-            releases = release_events(tables.get("releases"))
-            refusals = log.refusals_with_bytes() if keep_refused else list(log.refusals)
-            progress("skeletons", 0, 1)
-            result = tabulate(judged, listed, assigned, releases, log)
-            if earlier is not None:
-                result = inherited(result, earlier)
-            marks["members"] = time.monotonic() - started
-            refused: dict[str, int] = {}
-            for refusal in refusals:
-                refused[refusal.file] = refused.get(refusal.file, 0) + 1
-            inputs = [
-                InputFile(
-                    rows=rows.get(info.number, 0),
-                    refused=refused.get(info.path, 0),
-                    digest=info.digest,
-                    format=info.format,
+            refusals = log.refusals_with_bytes() if how.get("keep_refused") else list(log.refusals)
+            inputs = _inputs(log, rows, refusals)
+            scanned = []
+            for options in settings:
+                progress("members", 0, 1)
+                concluded = conclude(judged, roads=options.roads, most_references=options.most_references)
+                releases = release_events(tables.get("releases"))
+                progress("skeletons", 0, 1)
+                result = tabulate(concluded.judged, concluded.listed, concluded.assigned, releases, log)
+                earlier = how.get("earlier")
+                if earlier is not None:
+                    result = inherited(result, earlier)
+                marks["members"] = time.monotonic() - started
+                outcome = concluded.judged.conformal
+                run = Run(
+                    version=version(),
+                    config_digest=options.digest(lookups.used, rules.digest),
+                    seed=options.seed,
+                    inputs=inputs,
+                    accounts=reduced.accounts,
+                    exchanges=int(reduced.volume.sum()),
+                    refused=len(refusals),
+                    first_ts=iso(int(reduced.first_us[reduced.first_us > 0].min())),
+                    last_ts=iso(int(reduced.last_us.max())),
+                    candidates=judged.candidates,
+                    confirmed=len(judged.findings),
+                    references=outcome.references,
+                    references_needed=outcome.needed,
+                    p_min=outcome.p_min,
+                    reach=reach(concluded.judged),
+                    sight=[*sights(_seen(reduced, tables)), *table_sights(lookups)],
+                    releases=releases,
+                    notes=_notes(concluded.judged, concluded.listed),
+                    tables=list(lookups.used),
+                    previous=None if earlier is None else earlier.digest,
                 )
-                for info in log.inputs
-            ]
-            run = Run(
-                version=version(),
-                config_digest=options.digest(lookups.used, rules.digest),
-                seed=options.seed,
-                inputs=inputs,
-                accounts=reduced.accounts,
-                exchanges=int(reduced.volume.sum()),
-                refused=len(refusals),
-                first_ts=iso(int(reduced.first_us[reduced.first_us > 0].min())),
-                last_ts=iso(int(reduced.last_us.max())),
-                candidates=judged.candidates,
-                confirmed=len(judged.findings),
-                references=judged.conformal.references,
-                references_needed=judged.conformal.needed,
-                p_min=judged.conformal.p_min,
-                reach=reach(judged),
-                sight=[*sights(_seen(reduced, tables)), *table_sights(lookups)],
-                releases=releases,
-                notes=_notes(judged, listed),
-                tables=list(lookups.used),
-                previous=None if earlier is None else earlier.digest,
-            )
-            info = {
-                "wall_s": round(time.monotonic() - started, 3),
-                "stages_s": {name: round(value, 3) for name, value in marks.items()},
-                "peak_memory_mib": peak_memory_mib(),
-                "paths": [entry.path for entry in log.inputs],
-                "skipped": list(log.skipped),
-                "python": sys.version.split()[0],
-            }
-            return Scanned(
-                Findings(schema_version=SCHEMA_VERSION, run=run, groups=result.groups),
-                result.accounts,
-                result.streams,
-                result.families,
-                result.profiles,
-                result.waterfall,
-                refusals,
-                info,
-            )
+                info = {
+                    "wall_s": round(time.monotonic() - started, 3),
+                    "stages_s": {name: round(value, 3) for name, value in marks.items()},
+                    "peak_memory_mib": peak_memory_mib(),
+                    "paths": [entry.path for entry in log.inputs],
+                    "skipped": list(log.skipped),
+                    "python": sys.version.split()[0],
+                }
+                findings = Findings(schema_version=SCHEMA_VERSION, run=run, groups=result.groups)
+                scanned.append(
+                    Scanned(
+                        findings,
+                        result.accounts,
+                        result.streams,
+                        result.families,
+                        result.profiles,
+                        result.waterfall,
+                        refusals,
+                        info,
+                    )
+                )
+            return scanned
         finally:
             collector.close()
+
+
+def _read(log: Log, collector: Collector, progress: Progress) -> dict[int, int]:
+    """The whole log into the collector; rows by input. EmptyLogError where nothing can be used."""
+    rows: dict[int, int] = {}
+    for batch in log.batches():
+        collector.add(batch)
+        numbers = batch.column("raw_ref").field("input").to_numpy(zero_copy_only=False)
+        for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
+            rows[int(number)] = rows.get(int(number), 0) + int(count)
+        progress("read", collector.rows, 0)
+    if collector.rows == 0:
+        raise EmptyLogError(
+            "no row of the log could be used",
+            hint="`stillwatch check` lists why rows were refused; --map or a mapping file may help",
+        )
+    if collector.rows == collector.own_refusals:
+        raise EmptyLogError(
+            "every row of the log is a request that Stillwatch itself refused",
+            hint="scan a log that also holds the traffic that was let through",
+        )
+    return rows
+
+
+def _inputs(log: Log, rows: Mapping[int, int], refusals: Sequence[Refusal]) -> list[InputFile]:
+    refused: dict[str, int] = {}
+    for refusal in refusals:
+        refused[refusal.file] = refused.get(refusal.file, 0) + 1
+    return [
+        InputFile(
+            rows=rows.get(info.number, 0),
+            refused=refused.get(info.path, 0),
+            digest=info.digest,
+            format=info.format,
+        )
+        for info in log.inputs
+    ]
 
 
 def peak_memory_mib() -> int:

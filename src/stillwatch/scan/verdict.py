@@ -6,7 +6,7 @@ import numpy as np
 
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
-from stillwatch.scan.context import Context, Finding
+from stillwatch.scan.context import EVERY_VIEW_P, Context, Finding
 
 DIRECT_LEVEL = 0.01
 """Family-wise level of the direct tests, over groups and tests."""
@@ -49,8 +49,11 @@ def decide(
         finding.score = value
     for finding, p, q in zip(tested, outcome.p.tolist(), outcome.q.tolist(), strict=True):
         finding.conformal_p, finding.conformal_q, finding.compared = p, q, True
+    # Few groups are few chances to be wrong: in a small log the agreement of all views is held to the same
+    # family-wise level as the direct test beside which it counts.
+    view_level = max(EVERY_VIEW_P, DIRECT_LEVEL / max(1, len(findings)))
     for finding in findings:
-        settle(context, finding, outcome, level)
+        settle(context, finding, outcome, level, view_level)
     return outcome, level
 
 
@@ -79,8 +82,13 @@ def _singled_out(context: Context, finding: Finding, level: float) -> bool:
     return bool(finding.fired(level))
 
 
-def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: float) -> None:
-    """The verdict of one group: cleared, campaign, or lead with what is missing."""
+def settle(
+    context: Context, finding: Finding, outcome: sc.Conformal, level: float, view_level: float
+) -> None:
+    """The verdict of one group: cleared, campaign, or lead with what is missing.
+
+    `level` is that of the direct tests, `view_level` that of the views that did not find the group.
+    """
     units, members = context.units, finding.members
     fired = finding.fired(level)
     roads = []
@@ -91,7 +99,7 @@ def settle(context: Context, finding: Finding, outcome: sc.Conformal, level: flo
     )
     if outcome.references >= sc.LEAST_REFERENCES and finding.conformal_q <= sc.LEVEL and asked:
         roads.append("references")
-    agreed = fired and finding.everywhere() and not came_together
+    agreed = fired and finding.everywhere(view_level) and not came_together
     kinds = {d.view for d in fired} | ({"EVERY VIEW"} if agreed else set())
     if fired and not came_together:
         kinds |= {d.view for d in finding.beside(level)}
