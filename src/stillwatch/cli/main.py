@@ -23,7 +23,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
+from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
+from stillwatch.cli.contest import results_of
 from stillwatch.cli.data import data_app
 from stillwatch.cli.show import groups_table
 from stillwatch.ingest import open_log, write_canonical
@@ -33,9 +35,10 @@ from stillwatch.report.html import render
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
 from stillwatch.scan.preview import preview
+from stillwatch.scan.run import version
 from stillwatch.schema.errors import StillwatchError, UsageError
 from stillwatch.sketch import default_rules, load_rules
-from stillwatch.store.results import Results, read_earlier, read_results, refuse_existing, write_results
+from stillwatch.store.results import read_earlier, read_results, refuse_existing, write_results
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,11 +46,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finds and explains unauthorised coordinated harvesting in the request logs of a language model.",
 )
-arena_app = typer.Typer(
-    no_args_is_help=True, help="Synthetic logs with known truth, and the score of a scan."
-)
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+) -> None:
+    """Finds and explains unauthorised coordinated harvesting in the request logs of a language model."""
+    if show_version:
+        print(f"stillwatch {version()}")
+        raise typer.Exit
+
 
 Logs = Annotated[list[str], typer.Argument(help="Files, globs, directories, or - for standard input.")]
 Format = Annotated[
@@ -163,16 +176,7 @@ def _scan_with_progress(logs: list[str], *, quiet: bool, **options: object) -> S
 
 
 def _write(scanned: Scanned, out: Path, force: bool) -> None:
-    results = Results(
-        scanned.findings,
-        scanned.accounts,
-        scanned.streams,
-        scanned.families,
-        scanned.profiles,
-        scanned.waterfall,
-        scanned.refusals,
-        scanned.run_info,
-    )
+    results = results_of(scanned)
     write_results(out, replace(results, report_html=render(results)), force=force)
 
 
@@ -347,49 +351,3 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the demo.")
         highlight=False,
     )
     console.print(f"Report: {results / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-@arena_app.command("make")
-def arena_make(
-    scenario: Annotated[str, typer.Argument(help=f"One of {', '.join(arena.SCENARIOS)}.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the log and its truth.")],
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
-    accounts: Annotated[int | None, typer.Option(help="Number of accounts.")] = None,
-    exchanges: Annotated[int | None, typer.Option(help="Number of exchanges.")] = None,
-    corpora: Annotated[Path | None, typer.Option(help="Parquet file of reference texts.")] = None,
-    traces: Annotated[Path | None, typer.Option(help="Folder of recorded arrival rates.")] = None,
-    operation: Annotated[
-        str | None, typer.Option(help="One operation alone (with the scenario field).")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help='Its parameters, as in --set "cover=0.75 size=120".')
-    ] = None,
-) -> None:
-    """Write a synthetic log with known truth."""
-    made = arena.make(
-        scenario,
-        out,
-        seed=seed,
-        accounts=accounts,
-        exchanges=exchanges,
-        corpora=corpora,
-        traces=traces,
-        operation=operation,
-        settings=arena.parse_settings(settings or []),
-    )
-    print(f"{made.accounts:,} accounts, {made.exchanges:,} exchanges, {made.attackers:,} attackers: {out}")
-    try:
-        print(arena.leak_check(out) if made.attackers else "no attackers: no leak check")
-    except StillwatchError as error:
-        print(f"no leak check: {error}")
-
-
-@arena_app.command("score")
-def arena_score(
-    results: Annotated[Path, typer.Argument(help="Results folder of a scan.")],
-    truth: Annotated[Path, typer.Argument(help="The made log, or its truth folder.")],
-    as_json: AsJson = False,
-) -> None:
-    """Compare a scan with the truth."""
-    found = arena.score(results, truth)
-    print(json.dumps(found.as_dict()) if as_json else arena.render(found), end="")

@@ -1,0 +1,129 @@
+"""`stillwatch arena`: synthetic logs with known truth, the score of a scan, and the scoreboard."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillwatch import arena
+from stillwatch.arena import board
+from stillwatch.cli.contest import measured_version, ours
+from stillwatch.schema.errors import StillwatchError, UsageError
+
+arena_app = typer.Typer(
+    no_args_is_help=True, help="Synthetic logs with known truth, the score of a scan, and the scoreboard."
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Corpora = Annotated[Path | None, typer.Option(help="Parquet file of reference texts.")]
+Traces = Annotated[Path | None, typer.Option(help="Folder of recorded arrival rates.")]
+
+
+@arena_app.command("make")
+def arena_make(
+    scenario: Annotated[str, typer.Argument(help=f"One of {', '.join(arena.SCENARIOS)}.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the log and its truth.")],
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    accounts: Annotated[int | None, typer.Option(help="Number of accounts.")] = None,
+    exchanges: Annotated[int | None, typer.Option(help="Number of exchanges.")] = None,
+    corpora: Corpora = None,
+    traces: Traces = None,
+    operation: Annotated[
+        str | None, typer.Option(help="One operation alone (with the scenario field).")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help='Its parameters, as in --set "cover=0.75 size=120".')
+    ] = None,
+) -> None:
+    """Write a synthetic log with known truth."""
+    made = arena.make(
+        scenario,
+        out,
+        seed=seed,
+        accounts=accounts,
+        exchanges=exchanges,
+        corpora=corpora,
+        traces=traces,
+        operation=operation,
+        settings=arena.parse_settings(settings or []),
+    )
+    print(f"{made.accounts:,} accounts, {made.exchanges:,} exchanges, {made.attackers:,} attackers: {out}")
+    try:
+        print(arena.leak_check(out) if made.attackers else "no attackers: no leak check")
+    except StillwatchError as error:
+        print(f"no leak check: {error}")
+
+
+@arena_app.command("score")
+def arena_score(
+    results: Annotated[Path, typer.Argument(help="Results folder of a scan.")],
+    truth: Annotated[Path, typer.Argument(help="The made log, or its truth folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare a scan with the truth."""
+    found = arena.score(results, truth)
+    print(json.dumps(found.as_dict()) if as_json else arena.render(found), end="")
+
+
+@arena_app.command("run")
+def arena_run(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the scoreboard; a run that stopped goes on.")],
+    scenarios: Annotated[str, typer.Option(help="Scenarios, as in mixed,field,null.")] = "mixed",
+    seeds: Annotated[str, typer.Option(help="A number of seeds, or seeds as in 1-5,51.")] = "5",
+    accounts: Annotated[
+        str | None, typer.Option(help="Populations, as in 2000,20000; each scenario's own by default.")
+    ] = None,
+    operation: Annotated[str | None, typer.Option(help="One operation alone.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help='Its parameters, as in --set "cover=0.75 size=120".')
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Baselines beside the scan: names, or all.")] = None,
+    roads: Annotated[
+        bool, typer.Option("--roads", help="Also with 0, 20 and 50 references, and each road alone.")
+    ] = False,
+    found_at: Annotated[
+        bool, typer.Option("--found-at", help="Also cut the logs by days: when is each operation found?")
+    ] = False,
+    logs: Annotated[
+        Path | None, typer.Option(help="Keep made logs in this folder, and use those that are there.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what another version has measured.")
+    ] = False,
+    corpora: Corpora = None,
+    traces: Traces = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the scan on made logs of several seeds, beside baselines; tables, board.json and board.html."""
+    cells = board.plan(
+        [name for name in scenarios.split(",") if name],
+        board.parse_seeds(seeds),
+        accounts=_sizes(accounts),
+        operation=operation,
+        settings=sorted(arena.parse_settings(settings or []).items()),
+    )
+    methods = [ours(settings=roads)]
+    place = board.Place(out, corpora, traces, logs, measured_version())
+    if fresh:
+        board.forget(place, cells)
+    failed = board.measure(
+        place, cells, methods, found_at=found_at, say=lambda text: print(text, file=sys.stderr)
+    )
+    found = board.summarise(board.numbers(place), methods[0].name)
+    board.write(place, found)
+    print(json.dumps(found) if as_json else board.markdown(found), end="")
+    print(f"Scoreboard: {out / 'board.html'}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(5)
+
+
+def _sizes(text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} names no populations", hint="for example --accounts 2000,20000"
+        ) from error
