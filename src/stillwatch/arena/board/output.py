@@ -1,9 +1,12 @@
-"""`board.json`, `board.md` and `board.html`, each written in one step."""
+"""The files of a scoreboard, each written in one step."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from stillwatch.arena.board.measure import Place
 from stillwatch.arena.board.page import render
@@ -12,16 +15,30 @@ from stillwatch.schema.errors import unwritable
 
 
 def write(place: Place, board: Board) -> None:
-    """Write the three files. OutputError where the place cannot be written."""
+    """`board.json`, `board.md` and `board.html`, with the searches of adversaries that lie beside them.
+
+    OutputError where the place cannot be written.
+    """
+    searches = sorted(place.out.glob("adversary-*.json"))
+    board = {**board, "adversaries": [json.loads(path.read_text(encoding="utf-8")) for path in searches]}
     files = {
         "board.json": json.dumps(board, indent=2, sort_keys=True) + "\n",
         "board.md": markdown(board),
         "board.html": render(board),
     }
+    _write(place.out, files)
+
+
+def keep_search(out: Path, found: Mapping[str, Any]) -> None:
+    """Write what an adversary's search has found. OutputError where the place cannot be written."""
+    _write(out, {f"adversary-{found['past']}.json": json.dumps(found, indent=2, sort_keys=True) + "\n"})
+
+
+def _write(out: Path, files: Mapping[str, str]) -> None:
     try:
         for name, text in files.items():
-            temporary = place.out / f".{name}.{os.getpid()}"
+            temporary = out / f".{name}.{os.getpid()}"
             temporary.write_text(text, encoding="utf-8")
-            temporary.replace(place.out / name)
+            temporary.replace(out / name)
     except OSError as error:
-        raise unwritable(error, str(place.out), "the scoreboard") from error
+        raise unwritable(error, str(out), "the scoreboard") from error

@@ -10,6 +10,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from stillwatch.arena.board.adversary import HEAD, search_rows
 from stillwatch.arena.board.tables import Board, number, of, spread
 
 
@@ -69,6 +70,7 @@ def render(board: Board) -> str:
         ("When an operation is found", _found(board)),
         ("Honest accounts in campaigns", _lookalikes(board)),
         ("False groups: promised and achieved", _false_groups(board)),
+        ("What it costs to get past", _adversaries(board)),
         ("Runs that failed", _failures(board)),
     ]
     body = "".join(f"<h2>{escape(title)}</h2>{text}" for title, text in sections if text)
@@ -298,6 +300,26 @@ def _false_groups(board: Board) -> str:
             )
         )
     return chart(bars, "share of the campaigns named", "achieved") if bars else ""
+
+
+def _adversaries(board: Board) -> str:
+    out = []
+    for found in board.get("adversaries", ()):
+        lines = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in search_rows(found)
+        )
+        head = "".join(f"<th>{escape(name)}</th>" for name in HEAD)
+        out.append(
+            f"<h3>Past the verdict {escape(found['past'])}: {len(found['trials'])} operations tried, "
+            f"{found['accounts']:,} accounts a log</h3><div class='scroll'>"
+            f"<table><tr>{head}</tr>{lines}</table></div>"
+        )
+    note = (
+        "<p class='soft'>Accounts times days for a million harvested exchanges of accounts that nobody acted on. "
+        "The adversary knew the detector and chose size, intensity, cover, wordings and what to buy.</p>"
+    )
+    return note + "".join(out) if out else ""
 
 
 def _failures(board: Board) -> str:

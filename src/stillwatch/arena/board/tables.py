@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from stillwatch.arena.board.adversary import HEAD, search_rows
+
 Board = dict[str, Any]
 
 
@@ -47,6 +49,10 @@ def markdown(board: Board) -> str:
         ("Honest accounts in campaigns", _lookalikes(board)),
         ("Precision and recall against population size", _curve(board)),
         ("False groups among those named: promised and achieved", _false_groups(board)),
+        *(
+            (f"The cheapest ways past the verdict {a['past']}", search_table(a))
+            for a in board.get("adversaries", ())
+        ),
         ("Runs that failed", _failures(board)),
     ]
     text = [f"### {title}\n\n{body}" for title, body in parts if body]
@@ -210,6 +216,11 @@ def _false_groups(board: Board) -> str:
             ]
         )
     return table(["setting", "logs", "promised", "false campaigns", "achieved"], lines) if lines else ""
+
+
+def search_table(found: Board) -> str:
+    """The cheapest operations that an adversary's search found, and their prices on logs of other seeds."""
+    return table(HEAD, search_rows(found)) if found["best"] else ""
 
 
 def _failures(board: Board) -> str:
