@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from stillwatch.arena import make
@@ -133,3 +134,30 @@ def test_all_of_it_is_reproducible_and_holds_every_kind(tmp_path: Path) -> None:
         "instruction_set", "failover",
     }  # fmt: skip
     assert honest | set(ALL_OPERATIONS) <= kinds
+
+
+def test_an_operation_can_be_composed_for_a_few_hours(tmp_path: Path) -> None:
+    made = make(
+        "field", tmp_path / "log", seed=2, accounts=400, exchanges=2_000, operation="mixing_50",
+        settings={"size": "30", "requests_per_account": "40", "begin_hours": "300", "span_hours": "2"},
+    )  # fmt: skip
+    assert made.operations == {"mixing_50": 30}
+    truth = pq.read_table(tmp_path / "log" / "truth" / "accounts.parquet").to_pylist()
+    mine = {row["account_id"] for row in truth if row["operation"] is not None}
+    rows = pq.read_table(tmp_path / "log" / "exchanges.parquet", columns=["account_id", "ts"])
+    times = [
+        t
+        for a, t in zip(rows["account_id"].to_pylist(), rows["ts"].cast("int64").to_pylist(), strict=True)
+        if a in mine
+    ]
+    assert len(times) > 600
+    assert max(times) - min(times) <= 2 * 3_600_000_000
+    with pytest.raises(UsageError, match="cannot begin at 400"):
+        make(
+            "field",
+            tmp_path / "late",
+            accounts=400,
+            exchanges=2_000,
+            operation="mixing_50",
+            settings={"begin_hours": "400"},
+        )
