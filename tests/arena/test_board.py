@@ -18,7 +18,7 @@ from stillwatch.arena import board
 from stillwatch.arena.board import adversary
 from stillwatch.arena.board.cells import Cell
 from stillwatch.arena.board.cut import DAY_US, bounds_us, cut
-from stillwatch.arena.board.levels import operation_scores, stream_score
+from stillwatch.arena.board.levels import operation_scores, stream_score, wrongly_named
 from stillwatch.arena.board.page import render
 from stillwatch.arena.board.summary import mean
 from stillwatch.schema.errors import OutputError, UsageError
@@ -56,6 +56,11 @@ def _truth(log: Path) -> dict[str, list[str]]:
     return groups
 
 
+def _everybody(log: Path) -> list[str]:
+    names: list[str] = pq.read_table(log / "truth" / "accounts.parquet")["account_id"].to_pylist()
+    return names
+
+
 def oracle(log: Path, out: Path) -> None:
     """Names every operation, one campaign each; with half of the references, none."""
     _named(out, "all", _truth(log))
@@ -64,8 +69,7 @@ def oracle(log: Path, out: Path) -> None:
 
 def crowd(log: Path, out: Path) -> None:
     """Names everybody as one campaign."""
-    rows = pq.read_table(log / "truth" / "accounts.parquet", columns=["account_id"])
-    _named(out, "all", {"everybody": rows["account_id"].to_pylist()})
+    _named(out, "all", {"everybody": _everybody(log)})
 
 
 def broken(log: Path, out: Path) -> None:
@@ -159,8 +163,7 @@ def test_known_methods_get_known_scores(tmp_path: Path, log: Path) -> None:
     assert lines["oracle", "all"]["pieces"] == 1.0
     assert lines["oracle", "half"]["recall"]["value"] == 0.0
     assert lines["crowd", "all"]["recall"]["value"] == 1.0
-    everybody = pq.read_table(log / "truth" / "accounts.parquet").num_rows
-    assert lines["crowd", "all"]["precision"]["value"] == pytest.approx(attackers / everybody)
+    assert lines["crowd", "all"]["precision"]["value"] == pytest.approx(attackers / len(_everybody(log)))
     assert lines["crowd", "all"]["false_campaigns"] == 1
     assert found["lookalikes"][-1]["kind"] == "all"
     assert found["lookalikes"][-1]["hits"] == 0
@@ -186,6 +189,11 @@ def test_what_is_attributed_is_compared_account_by_account(tmp_path: Path, log: 
     assert score.harvested == int(
         pc.sum(pq.read_table(log / "truth" / "exchanges.parquet")["harvest"].cast("int64")).as_py()
     )
+    assert wrongly_named(tmp_path / "all", log) == []
+    honest = next(a for a in _everybody(log) if a not in {b for found in truth.values() for b in found})
+    _named(tmp_path, "mixed", {group: [*inside, honest]})
+    wrong = wrongly_named(tmp_path / "mixed", log)
+    assert [(w["attackers"], w["bits"]) for w in wrong] == [(len(inside), {})]
     _named(tmp_path, "none", {group: inside})
     assert stream_score(tmp_path / "none", log) is None
 

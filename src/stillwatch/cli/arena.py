@@ -11,6 +11,7 @@ import typer
 
 from stillwatch import arena
 from stillwatch.arena import board
+from stillwatch.arena.baselines import baselines
 from stillwatch.arena.board import adversary
 from stillwatch.cli.contest import measured_version, ours
 from stillwatch.schema.errors import StillwatchError, UsageError
@@ -106,7 +107,7 @@ def arena_run(
         operation=operation,
         settings=sorted(arena.parse_settings(settings or []).items()),
     )
-    methods = [ours(settings=roads)]
+    methods = [ours(settings=roads), *baselines(against)]
     place = board.Place(out, corpora, traces, logs, measured_version())
     if fresh:
         board.forget(place, cells)

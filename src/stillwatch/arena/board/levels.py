@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+MOST_WRONG = 200
+"""Honest accounts in campaigns that are listed one by one."""
 FOUND = 0.5
 """Share of an operation's accounts in campaigns from which it counts as found."""
 
@@ -108,13 +111,11 @@ def exchanges_by_account(log: Path) -> tuple[dict[str, int], dict[str, int]]:
     )
 
 
-def _labelled(log: Path) -> Any:
+def _labelled(log: Path) -> pa.Table:
     """account_id and harvest of each exchange. The truth has the order of the log."""
     path = log / "exchanges.parquet"
     account = pq.read_table(path, columns=["account_id"], partitioning=None)["account_id"]
     harvest = pq.read_table(log / "truth" / "exchanges.parquet", columns=["harvest"])["harvest"]
-    import pyarrow as pa
-
     return pa.table(
         {"account_id": account.combine_chunks(), "harvest": pc.cast(harvest.combine_chunks(), "int64")}
     )
@@ -137,3 +138,26 @@ def stream_score(results: Path, log: Path) -> StreamScore | None:
         sum(harvested.values()),
         sum(min(number, harvested.get(account, 0)) for account, number in attributed.items()),
     )
+
+
+def wrongly_named(results: Path, log: Path) -> list[dict[str, Any]]:
+    """Honest accounts in campaigns: their kind, the bits of each kind of evidence, and the attackers beside them."""
+    names = [n for n in pq.read_schema(results / "accounts.parquet").names if n.startswith("bits_")]
+    columns = ["account_id", "campaign_id", *names]
+    rows = pq.read_table(results / "accounts.parquet", columns=columns, partitioning=None).to_pylist()
+    verdicts = {
+        g["id"]: g["verdict"] for g in json.loads((results / "findings.json").read_text("utf-8"))["groups"]
+    }
+    truth = pq.read_table(log / "truth" / "accounts.parquet", columns=["account_id", "kind"]).to_pydict()
+    kinds = dict(zip(truth["account_id"], truth["kind"], strict=True))
+    named = [row for row in rows if verdicts[row["campaign_id"]] == "campaign"]
+    attackers = Counter(row["campaign_id"] for row in named if kinds[row["account_id"]] == "attack")
+    return [
+        {
+            "kind": kinds[row["account_id"]],
+            "attackers": attackers[row["campaign_id"]],
+            "bits": {n.removeprefix("bits_"): row[n] for n in names if row[n] is not None},
+        }
+        for row in named
+        if kinds[row["account_id"]] != "attack"
+    ][:MOST_WRONG]

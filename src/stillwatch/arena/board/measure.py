@@ -13,7 +13,7 @@ from typing import Any
 
 from stillwatch.arena.board.cells import Cell
 from stillwatch.arena.board.cut import DAY_US, DAYS, bounds_us, cut
-from stillwatch.arena.board.levels import operation_scores, stream_score
+from stillwatch.arena.board.levels import operation_scores, stream_score, wrongly_named
 from stillwatch.arena.board.method import Method, run_apart
 from stillwatch.arena.score import score
 from stillwatch.schema.errors import OutputError, Where
@@ -107,6 +107,7 @@ def one(log: Path, method: Method) -> dict[str, Any]:
                 row["settings"][results.name] = {
                     "score": score(results, log).as_dict(),
                     "operations": [asdict(o) for o in operation_scores(results, log)],
+                    "wrong": wrongly_named(results, log) if results.name == "all" else [],
                     "streams": None if streams is None else asdict(streams),
                 }
             if not row["settings"]:

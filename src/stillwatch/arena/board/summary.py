@@ -98,6 +98,9 @@ def summarise(rows: Rows, main: str) -> dict[str, Any]:
         "operations": _operations(default),
         "shares": _shares(default),
         "lookalikes": _lookalikes(default),
+        "wrong": [
+            {"cell": row["cell"]["name"], **one} for row, part in default for one in part.get("wrong", ())
+        ],
         "curve": _curve(lines),
         "false_groups": _false_groups(lines, main),
         "found": _found([row for row in rows if row["method"] == f"{main}@found"]),

@@ -47,6 +47,7 @@ def markdown(board: Board) -> str:
         ("Recall by harvest share", _shares(board)),
         ("When an operation is found", _found(board)),
         ("Honest accounts in campaigns", _lookalikes(board)),
+        ("Each honest account in a campaign, with its bits", _wrong(board)),
         ("Precision and recall against population size", _curve(board)),
         ("False groups among those named: promised and achieved", _false_groups(board)),
         *(
@@ -186,6 +187,19 @@ def _lookalikes(board: Board) -> str:
     ]
     head = ["kind", "accounts in campaigns", "95 % interval", "one-sided upper bound"]
     return table(head, lines) if lines else ""
+
+
+def _wrong(board: Board) -> str:
+    lines = [
+        [
+            row["cell"],
+            row["kind"],
+            str(row["attackers"]),
+            ", ".join(f"{view.upper()} {bits:.1f}" for view, bits in row["bits"].items()),
+        ]
+        for row in board["wrong"]
+    ]
+    return table(["log", "kind", "attackers in the campaign", "bits"], lines) if lines else ""
 
 
 def _curve(board: Board) -> str:
