@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from stillwatch.arena.field import ALL_OPERATIONS
+from stillwatch.arena.field import ALL_OPERATIONS, EVERY_OPERATION
 from stillwatch.arena.leak import LeakReport, leak_check
 from stillwatch.arena.make import SCENARIOS, MakeSummary, make
 from stillwatch.arena.parameters import parse_settings
 from stillwatch.arena.score import FalseCampaign, Proportion, Score, proportion, render, score, score_table
 
 __all__ = [
-    "ALL_OPERATIONS", "SCENARIOS", "FalseCampaign", "LeakReport", "MakeSummary", "Proportion", "Score", "leak_check",
-    "make", "parse_settings", "proportion", "render", "score", "score_table",
-]  # fmt: skip
+    "ALL_OPERATIONS",
+    "EVERY_OPERATION",
+    "SCENARIOS",
+    "FalseCampaign",
+    "LeakReport",
+    "MakeSummary",
+    "Proportion",
+    "Score",
+    "leak_check",
+    "make",
+    "parse_settings",
+    "proportion",
+    "render",
+    "score",
+    "score_table",
+]

@@ -33,7 +33,7 @@ def add_field_lookalikes(world: World) -> None:
     _failover(world)
 
 
-def _firm(world: World, form: str, kind: str) -> list[int]:
+def firm(world: World, form: str, kind: str) -> list[int]:
     """Accounts (indices) of one firm, as `lookalikes.add_enterprise` makes them, under another name."""
     size = 8 + int(30 * world.rng.beta(0.8, 3.0))
     first = len(world.accounts)
@@ -45,7 +45,7 @@ def _firm(world: World, form: str, kind: str) -> list[int]:
     return members
 
 
-def _use(account: Account, streams: list[int]) -> None:
+def use(account: Account, streams: list[int]) -> None:
     account.streams = [*account.streams[-1:], *((2.0, ident) for ident in streams)]
 
 
@@ -60,17 +60,17 @@ def _themed_firm(world: World, form: str, kind: str, task: str) -> None:
     if kind == "audit_log":
         line = line_template(elicit_line(world), after=True)
         streams.append(world.stream(Stream(world.request(program=True), template=line, mode="bulk")))
-    for index in _firm(world, form, kind):
-        _use(world.accounts[index], streams)
+    for index in firm(world, form, kind):
+        use(world.accounts[index], streams)
 
 
 def _key_rotation(world: World, form: str) -> None:
     """A balancer spreads a firm's conversations over its own keys: they change accounts, and one party pays."""
-    members = _firm(world, form, "key_rotation")
+    members = firm(world, form, "key_rotation")
     streams = [chat(world, thinks=bool(world.rng.random() < 0.6)) for _ in range(4)]
     circle_of(world, members, streams, move=float(world.rng.uniform(0.05, 0.5)))
     for index in members:
-        _use(world.accounts[index], streams)
+        use(world.accounts[index], streams)
 
 
 def _privacy_gateway(world: World, count: int) -> None:
@@ -120,9 +120,9 @@ def _researchers(world: World, count: int) -> None:
 def _failover(world: World) -> None:
     """A firm's traffic jumps in when its other provider fails: silence, then everything at once."""
     begin = world.start_us + int(world.rng.uniform(3, 10) * DAY_US)
-    members = _firm(world, "enterprise_undeclared", "failover")
+    members = firm(world, "enterprise_undeclared", "failover")
     streams = [L.script(world) for _ in range(2)]
     for ident in streams:
         world.streams[ident] = replace(world.streams[ident], window_us=(begin, begin + DAY_US // 2))
     for index in members:
-        _use(world.accounts[index], streams)
+        use(world.accounts[index], streams)

@@ -20,7 +20,7 @@ from stillwatch.arena.operation_kit import (
     harvest_total,
     rotate,
 )
-from stillwatch.arena.parameters import Parameters, override
+from stillwatch.arena.parameters import Parameters
 from stillwatch.arena.pools import work_list
 from stillwatch.arena.timing import HOUR_US
 from stillwatch.arena.wording import Themed, bare_template, data_set, elicit_line, line_template, reworded
@@ -206,9 +206,3 @@ FIELD_OPERATIONS: dict[str, Operation] = {
     "shell_company": Operation(_drawn(size=(60, 301)), _shell_company),
 }
 """How each is drawn and built; the docstring of its builder says what it does."""
-
-
-def add_field_operation(world: World, name: str, scale: float, settings: dict[str, str]) -> None:
-    """Add one operation of `FIELD_OPERATIONS`; `settings` replace what would be drawn."""
-    operation = FIELD_OPERATIONS[name]
-    operation.build(world, name, override(operation.draw(world, scale), settings))

@@ -114,6 +114,19 @@ def hex_token(rng: np.random.Generator, digits: int = 16) -> str:
     return "".join("0123456789abcdef"[i] for i in rng.integers(0, 16, digits))
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What an operation buys once and reuses: addresses, instruments, client software, sign-up batches."""
+
+    blocks: list[int]
+    payments: list[str]
+    stacks: list[int]
+    batch_size: int
+    batch_start_us: list[int]
+    disposable_share: float
+    virtual_share: float
+
+
 def make_network(rng: np.random.Generator, accounts: int) -> Network:
     """Invent the address plan for a population of `accounts`."""
     n_home = max(200, accounts // 3)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillwatch.arena.compose import Composed, account_codes, compose
-from stillwatch.arena.field import ALL_OPERATIONS
+from stillwatch.arena.field import EVERY_OPERATION, SCENARIO_OPERATIONS
 from stillwatch.arena.infrastructure import make_network, make_stacks
 from stillwatch.arena.population import populate
 from stillwatch.arena.sessions import draw_sessions
@@ -30,9 +30,11 @@ SCENARIOS = {
     "mixed": (20_000, 500_000),
     "demo": (4_000, 60_000),
     "field": (20_000, 500_000),
+    "wide": (20_000, 500_000),
+    "september": (12_000, 360_000),
 }
 """Default accounts and exchanges of each scenario."""
-_STREAM_OF_DRAWS = {"demo": 0, "mixed": 1, "null": 2, "field": 3}
+_STREAM_OF_DRAWS = {"demo": 0, "mixed": 1, "null": 2, "field": 3, "wide": 4, "september": 5}
 """Fixed numbers: a scenario that is added later must not change what the others draw."""
 
 _EPOCH_DAY = 20_454
@@ -73,19 +75,19 @@ def make(
 ) -> MakeSummary:
     """Generate a synthetic log with its truth into `out` (created with mode 0700, in one step).
 
-    `scenario`: `null` (honest only), `mixed` (with operations), `demo` (small, built-in text only) or `field`
-    (every look-alike and every operation; `operation` names one of them to stand alone, and `settings` replace
-    its drawn parameters, as text by name).
+    `scenario`: `null` (honest only), `mixed` (with operations), `demo` (small, built-in text only), `field`
+    (more look-alikes and operations), `wide` (all of them) or `september` (pools of one reseller). In `field` and
+    `wide`, `operation` names one to stand alone, and `settings` replace its drawn parameters, as text by name.
     `corpora`: a Parquet file of reference texts (default: the environment variable STILLWATCH_CORPORA);
     without it the built-in grammar writes all text. `traces`: a folder with recorded serving rates.
     The same arguments give the same bytes. Raises UsageError and OutputError.
     """
     if scenario not in SCENARIOS:
         raise UsageError(f"there is no scenario {scenario!r}", hint=f"choose one of {', '.join(SCENARIOS)}")
-    if operation is not None and (scenario != "field" or operation not in ALL_OPERATIONS):
+    if operation is not None and operation not in SCENARIO_OPERATIONS.get(scenario, ()):
         raise UsageError(
             f"the scenario {scenario} cannot hold an operation {operation!r} alone",
-            hint=f"the scenario field can hold {', '.join(ALL_OPERATIONS)}",
+            hint=f"the scenario wide can hold {', '.join(EVERY_OPERATION)}",
         )
     if settings and operation is None:
         raise UsageError("parameters can only be set for one operation", hint="name it with --operation")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stillwatch.arena.infrastructure import DISPOSABLE, WEBMAIL, hex_token
+from stillwatch.arena.infrastructure import DISPOSABLE, WEBMAIL, Pool, hex_token
 from stillwatch.arena.lookalikes import individual_streams
 from stillwatch.arena.parameters import Parameters, recorded
-from stillwatch.arena.pools import Pool, on_off
+from stillwatch.arena.pools import on_off
 from stillwatch.arena.timing import DAY_US, HOUR_US
 from stillwatch.arena.world import LOG_HOURS, Account, Handover, Stream, World
 
@@ -93,6 +93,8 @@ def harvest_total(volumes: np.ndarray, p: Parameters) -> int:
 def buy_pool(world: World, p: Parameters) -> Pool:
     """Addresses, instruments, client software and sign-up runs for one operation."""
     rng = world.rng
+    if world.reseller is not None:
+        return _from_stock(world, p, world.reseller)
     count = max(2, round(p.size * p.blocks_per_account))
     if p.clean > 0.9:  # ordinary homes that no reseller of exits uses
         blocks = [world.block_at_home(int(rng.integers(12))) for _ in range(count)]
@@ -115,6 +117,44 @@ def buy_pool(world: World, p: Parameters) -> Pool:
         ],
         disposable_share=p.disposable,
         virtual_share=p.virtual,
+    )
+
+
+def buy_stock(world: World, accounts: int) -> Pool:
+    """What a reseller holds for `accounts` accounts: everybody who buys there gets a part of it."""
+    rng = world.rng
+    proxies = world.network.proxies
+    batch = int(rng.integers(8, 25))
+    return Pool(
+        blocks=[int(b) for b in rng.choice(proxies, min(len(proxies), max(8, accounts // 5)), replace=False)],
+        payments=[hex_token(rng) for _ in range(max(4, accounts // 4))],
+        stacks=[world.popular_stack(sdk=True) for _ in range(6)],
+        batch_size=batch,
+        batch_start_us=[
+            world.start_us + int(between(world, -60, 3) * DAY_US) for _ in range(accounts // batch + 1)
+        ],
+        disposable_share=between(world, 0.2, 0.6),
+        virtual_share=between(world, 0.5, 0.9),
+    )
+
+
+def _from_stock(world: World, p: Parameters, stock: Pool) -> Pool:
+    """An order from the reseller: its exits and cards are sold again and again, a sign-up run to one buyer or two."""
+    rng = world.rng
+
+    def part(things: list[Any], count: float) -> list[Any]:
+        chosen = rng.choice(len(things), min(len(things), max(2, round(count))), replace=False)
+        return [things[int(i)] for i in chosen]
+
+    runs = p.size // stock.batch_size + 1
+    return replace(
+        stock,
+        blocks=part(stock.blocks, p.size * p.blocks_per_account),
+        payments=part(stock.payments, p.size * p.payments_per_account),
+        stacks=part(stock.stacks, 3),
+        batch_start_us=[
+            int(stock.batch_start_us[int(i)]) for i in rng.integers(0, len(stock.batch_start_us), runs)
+        ],
     )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from stillwatch.arena.infrastructure import hex_token
+from stillwatch.arena.infrastructure import Pool, hex_token
 from stillwatch.arena.lookalikes import individual_streams, public_items
 from stillwatch.arena.parameters import FirstParameters, override
-from stillwatch.arena.pools import Pool, draw_pool, member, on_off, work_list
+from stillwatch.arena.pools import draw_pool, member, on_off, work_list
 from stillwatch.arena.timing import DAY_US, HOUR_US
 from stillwatch.arena.world import LOG_DAYS, LOG_HOURS, ZONES, Handover, Stream, World
 

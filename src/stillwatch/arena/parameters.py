@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 from stillwatch.schema.errors import UsageError
 
 P = TypeVar("P")
+SHARES = {
+    "cover", "obfuscate", "clean", "duty", "disposable", "virtual", "probers", "probe_refused", "abroad", "recased",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def override(parameters: P, values: Mapping[str, str]) -> P:
             number = math.nan
         if not math.isfinite(number) or number < 0 or (name == "size" and number < 2):
             raise UsageError(f"{text!r} is not a possible value of the parameter {name}")
-        if name in ("cover", "obfuscate", "clean", "duty", "disposable", "virtual") and number > 1:
+        if name in SHARES and number > 1:
             raise UsageError(f"the parameter {name} is a share between 0 and 1")
         changed[name] = kinds[name](number)
     return replace(parameters, **changed)  # type: ignore[type-var]

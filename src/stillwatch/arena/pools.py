@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from stillwatch.arena.infrastructure import DISPOSABLE, WEBMAIL, hex_token
+from stillwatch.arena.infrastructure import DISPOSABLE, WEBMAIL, Pool, hex_token
 from stillwatch.arena.lookalikes import script
 from stillwatch.arena.text import TextSource
 from stillwatch.arena.timing import DAY_US
 from stillwatch.arena.world import LOG_HOURS, Account, World
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What an operation buys once and reuses: addresses, instruments, client software, sign-up batches."""
-
-    blocks: list[int]
-    payments: list[str]
-    stacks: list[int]
-    batch_size: int
-    batch_start_us: list[int]
-    disposable_share: float
-    virtual_share: float
 
 
 def draw_pool(world: World, size: int, *, clean: float) -> Pool:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stillwatch.arena import lookalikes as L
-from stillwatch.arena.field import add_field
+from stillwatch.arena.field import add_field, add_september
 from stillwatch.arena.field_lookalikes import add_field_lookalikes
 from stillwatch.arena.operations import OPERATIONS, add_operation, operation_size
 from stillwatch.arena.timing import DAY_US
+from stillwatch.arena.wide_lookalikes import add_wide_lookalikes
 from stillwatch.arena.world import World
 
 
 def populate(world: World, operation: str | None = None, settings: Mapping[str, str] | None = None) -> None:
     """Fill the world. Group sizes scale with the requested accounts; the rest are individuals.
 
-    `operation` and its `settings` belong to the scenario `field`: that operation alone instead of all.
+    `operation` and its `settings` belong to the scenarios `field` and `wide`: that operation alone instead of all.
     """
     rng = world.rng
     total = world.requested_accounts
@@ -54,9 +55,14 @@ def populate(world: World, operation: str | None = None, settings: Mapping[str, 
     elif world.scenario == "demo":
         add_operation(world, "hydra", int(rng.integers(30, 46)))
         add_operation(world, "slow_wide", int(rng.integers(50, 80)))
-    elif world.scenario == "field":
+    elif world.scenario != "null":
         add_field_lookalikes(world)
-        add_field(world, operation, settings or {})
+        if world.scenario != "field":
+            add_wide_lookalikes(world)
+        if world.scenario == "september":
+            add_september(world)
+        else:
+            add_field(world, operation, settings or {})
     L.add_individuals(world, max(0, total - len(world.accounts)))
     _honest_bans(world)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stillwatch.arena.infrastructure import DISPOSABLE, WEBMAIL, Network, Stacks, hex_token, zipf_cdf
+from stillwatch.arena.infrastructure import DISPOSABLE, WEBMAIL, Network, Pool, Stacks, hex_token, zipf_cdf
 from stillwatch.arena.text import LANGUAGES, Template, TextSource
 from stillwatch.arena.timing import DAY_US, HOUR_US, Bursts, daily_curve
 
@@ -163,6 +163,8 @@ class World:
     """Tool schemas (hashes) of popular agent programs."""
     largest_share: float = 0.035
     """Most exchanges of the log that one operation takes unless it is told otherwise."""
+    reseller: Pool | None = None
+    """Whose stock operations buy from, if they buy from one."""
 
     @property
     def end_us(self) -> int:

@@ -141,7 +141,7 @@ def signup_batch(created_us: I64, mail_class: I64, members: I64) -> Direct:
     hour_of_day = np.bincount((others // HOUR_US) % 24, minlength=24) + 1.0
     average = hour_of_day / hour_of_day.sum()
     others_day = others // DAY_US
-    observed, expected = 0, 0.0
+    observed, concerned, expected = 0, 0, 0.0
     days, busy = np.unique(created_us[known] // DAY_US, return_counts=True)
     known = known[created_us[known] // DAY_US != days[busy.argmax()]]
     day, kind = created_us[known] // DAY_US, mail_class[known]
@@ -149,17 +149,19 @@ def signup_batch(created_us: I64, mail_class: I64, members: I64) -> Direct:
         times = np.sort(created_us[known[(day == d) & (kind == k)]])
         if len(times) < 2:
             continue
-        observed += int((np.diff(times) <= SIGNUP_WITHIN_US).sum())
+        close = np.diff(times) <= SIGNUP_WITHIN_US
+        observed += int(close.sum())
+        concerned += int((np.append(close, False) | np.append(False, close)).sum())
         that_day = np.bincount((others[others_day == d] // HOUR_US) % 24, minlength=24)
         profile = that_day + PRIOR_SIGNUPS * average
         profile = profile / profile.sum()
         # Two draws from one hour lie within five minutes of each other with probability about 2 x 5 / 60.
-        close = float((profile**2).sum()) * 2 * SIGNUP_WITHIN_US / HOUR_US
-        expected += len(times) * (len(times) - 1) / 2 * close
+        chance = float((profile**2).sum()) * 2 * SIGNUP_WITHIN_US / HOUR_US
+        expected += len(times) * (len(times) - 1) / 2 * chance
     if observed == 0:
         return none
     p = float(stats.poisson.sf(observed - 1, expected))
-    return Direct("signup_batch", "LINK", p, observed, expected, observed / len(members))
+    return Direct("signup_batch", "LINK", p, observed, expected, concerned / len(members))
 
 
 def takeover(

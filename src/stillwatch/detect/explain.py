@@ -42,6 +42,8 @@ class Openness:
     kind: str
     seen: tuple[str, ...] = ()
     """Kinds that the log gives for at least half of the members."""
+    payer: float = 0.0
+    """The largest share behind one payer, where payers are seen."""
 
     @property
     def known(self) -> bool:
@@ -83,7 +85,8 @@ def openness(payer: I64, block: I64, corporate_mail: I64, mail: I64) -> Openness
         "mail_domain": largest_share(corporate_mail[mail >= 0] if "mail_domain" in seen else corporate_mail),
     }
     kind = max(shares, key=lambda name: shares[name])
-    return Openness(shares[kind], kind, seen)
+    payers = shares["payment"] if "payment" in seen else 0.0
+    return Openness(shares[kind], kind, seen, payers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ from stillwatch.views.time import HOUR_US, Activity
 COLUMNS = (
     "exchange_id", "ts", "account_id", "entity_id", "end_user_id", "end_user_trust", "gateway_id", "model",
     "system", "prompt", "system_sketch", "prompt_sketch", "content_state", "turn_hashes", "n_messages",
-    "system_hash", "tools_hash", "format_hash", "reasoning_in", "reasoning_out", "status", "blocked_by", "ip", "ja4",
-    "header_hash", "user_agent",
+    "system_hash", "tools_hash", "format_hash", "reasoning_in", "reasoning_out", "newest_role", "status",
+    "blocked_by", "ip", "ja4", "header_hash", "user_agent",
 )  # fmt: skip
 """What a scan reads of `exchanges`."""
 
@@ -95,12 +95,19 @@ class Reduced:
         return len(self.principals)
 
 
-def _failed(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Requests that got an error: whoever asks again, under this account or another, does not ask for two things."""
-    status = column(batch, "status")
-    if pa.types.is_null(status.type):
-        return np.zeros(batch.num_rows, bool)
-    return np.asarray(pc.fill_null(pc.greater_equal(status, 400), False).to_numpy(zero_copy_only=False))
+def _asks_nothing(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Requests that ask for nothing new.
+
+    Those that got an error: whoever asks again, under this account or another, does not ask for two things. And the
+    steps of an agent: each carries the same question on, with a tool's answer.
+    """
+    nothing = np.zeros(batch.num_rows, bool)
+    status, role = column(batch, "status"), column(batch, "newest_role")
+    if not pa.types.is_null(status.type):
+        nothing |= pc.fill_null(pc.greater_equal(status, 400), False).to_numpy(zero_copy_only=False)
+    if not pa.types.is_null(role.type):
+        nothing |= pc.fill_null(pc.equal(role, "tool"), False).to_numpy(zero_copy_only=False)
+    return nothing
 
 
 class Collector:
@@ -156,7 +163,7 @@ class Collector:
         self.untagged += prompt.untagged
         self._put("account", account)
         self._put("ts", ts)
-        self._put("item", np.where(_failed(batch), np.uint64(0), prompt.exact))
+        self._put("item", np.where(_asks_nothing(batch), np.uint64(0), prompt.exact))
         self._put("level", prompt.level)
         self._put("tags", prompt.tags)
         self._prompts.append(prompt.post_offsets, prompt.post)

@@ -11,7 +11,7 @@ from stillwatch.engine.threads import each
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.judge import Finding, Judged
-from stillwatch.scan.verdict import decide, one_stock
+from stillwatch.scan.verdict import HIDDEN_SHARE, decide, one_stock
 
 ROADS = ("references", "direct")
 STRENGTH = {"cleared": 0, "lead": 1, "campaign": 2}
@@ -75,7 +75,11 @@ def _speaks(finding: Finding, level: float) -> bool:
     fired = {d.name for d in finding.fired(level)}
     if finding.why == "openly_one_customer":
         # Colleagues are alike in every view, and a firm shares its work out among them.
-        return bool(fired - {"work_split"} or finding.roads)
+        expected = {"work_split"}
+        if finding.openness.payer >= HIDDEN_SHARE:
+            # One party pays: its balancer moves conversations between its own keys.
+            expected |= {"handover", "replay"}
+        return bool(fired - expected or finding.roads)
     return bool(fired or finding.roads or one_stock(finding) or finding.everywhere())
 
 
