@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from stillwatch.arena.field import ALL_OPERATIONS, EVERY_OPERATION
 from stillwatch.arena.leak import LeakReport, leak_check
-from stillwatch.arena.make import SCENARIOS, MakeSummary, make
+from stillwatch.arena.make import SCENARIOS, make
 from stillwatch.arena.parameters import parse_settings
 from stillwatch.arena.score import FalseCampaign, Proportion, Score, proportion, render, score, score_table
+from stillwatch.arena.write import MakeSummary
 
 __all__ = [
     "ALL_OPERATIONS",

@@ -52,8 +52,10 @@ def compose(world: World, sessions: Sessions) -> Composed:
     status[(draw >= 0.012) & (draw < 0.016)] = 500
     status[(draw >= 0.016) & (draw < 0.019)] = 400
     # One outage of the service is a common cause that everybody shares.
-    outage = world.start_us + int(rng.uniform(1, 13) * DAY_US)
-    struck = (ts >= outage) & (ts < outage + int(rng.uniform(15, 90) * 60e6)) & (rng.random(len(ts)) < 0.8)
+    outage, lasts = world.start_us + int(rng.uniform(1, 13) * DAY_US), int(rng.uniform(15, 90) * 60e6)
+    if world.outage is not None:
+        outage, lasts = world.outage
+    struck = (ts >= outage) & (ts < outage + lasts) & (rng.random(len(ts)) < 0.8)
     status[struck] = 503
     sanctions = list(world.bans)
     account_of = moved(world, sessions, session_of, position, account_of, ts)
@@ -320,7 +322,9 @@ def _distinct(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _account_code(world: World, index: int) -> str:
-    mixed = ((index + 1) * 0x9E3779B97F4A7C15 ^ (world.seed + 77) * 0xC2B2AE3D27D4EB4F) & ((1 << 64) - 1)
+    mixed = (
+        (world.first_account + index + 1) * 0x9E3779B97F4A7C15 ^ (world.seed + 77) * 0xC2B2AE3D27D4EB4F
+    ) & ((1 << 64) - 1)
     return f"acct_{mixed:016x}"
 
 

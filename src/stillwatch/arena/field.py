@@ -21,7 +21,11 @@ ALL_OPERATIONS = (*OPERATIONS, *FIELD_OPERATIONS)
 EVERY_OPERATION = (*ALL_OPERATIONS, *WIDE_OPERATIONS)
 """Every operation there is: those of the scenario `wide`."""
 LATER_OPERATIONS: dict[str, Operation] = {**FIELD_OPERATIONS, **WIDE_OPERATIONS}
-SCENARIO_OPERATIONS: dict[str, tuple[str, ...]] = {"field": ALL_OPERATIONS, "wide": EVERY_OPERATION}
+SCENARIO_OPERATIONS: dict[str, tuple[str, ...]] = {
+    "field": ALL_OPERATIONS,
+    "wide": EVERY_OPERATION,
+    "rare": EVERY_OPERATION,
+}
 """What can stand alone in which scenario."""
 SEPTEMBER = (
     "hydra_large",

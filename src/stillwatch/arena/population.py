@@ -61,7 +61,7 @@ def populate(world: World, operation: str | None = None, settings: Mapping[str, 
             add_wide_lookalikes(world)
         if world.scenario == "september":
             add_september(world)
-        else:
+        elif world.scenario != "rare" or operation is not None:
             add_field(world, operation, settings or {})
     L.add_individuals(world, max(0, total - len(world.accounts)))
     _honest_bans(world)

@@ -163,6 +163,11 @@ class World:
     """Tool schemas (hashes) of popular agent programs."""
     largest_share: float = 0.035
     """Most exchanges of the log that one operation takes unless it is told otherwise."""
+    first_account: int = 0
+    first_group: int = 0
+    """Accounts and groups of the shards before this one."""
+    outage: tuple[int, int] | None = None
+    """Begin and length (us) of the service's outage; None: drawn when the log is composed."""
     reseller: Pool | None = None
     """Whose stock operations buy from, if they buy from one."""
 

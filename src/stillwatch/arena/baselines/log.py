@@ -24,7 +24,7 @@ def missing(package: str) -> MissingExtraError:
 
 def query(log: Path, sql: str) -> Any:
     """A DuckDB relation; `$e` and `$a` are the exchanges and the accounts."""
-    for mark, name in (("$e", "exchanges"), ("$a", "accounts")):
+    for mark, name in (("$e", "exchanges*"), ("$a", "accounts")):
         sql = sql.replace(mark, f"'{log / name}.parquet'")
     return duckdb.sql(sql)
 

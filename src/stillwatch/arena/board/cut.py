@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stillwatch.arena.files import exchange_files
+
 DAY_US = 86_400_000_000
 DAYS = (1, 2, 3, 4, 5, 7, 10, 14)
 """Days after the log's first exchange at which it is cut."""
@@ -16,7 +18,7 @@ DAYS = (1, 2, 3, 4, 5, 7, 10, 14)
 
 def bounds_us(log: Path) -> tuple[int, int]:
     """First and last exchange, in microseconds since 1970."""
-    ts = pq.read_table(log / "exchanges.parquet", columns=["ts"], partitioning=None)["ts"]
+    ts = _exchanges(log, ["ts"])["ts"]
     found = pc.min_max(ts)
     return found["min"].value, found["max"].value
 
@@ -26,7 +28,7 @@ def cut(log: Path, out: Path, until_us: int) -> bool:
 
     Returns False, and writes nothing, where no exchange lies before it.
     """
-    exchanges = pq.read_table(log / "exchanges.parquet", partitioning=None)
+    exchanges = _exchanges(log)
     before = _until(exchanges["ts"], until_us)
     kept = exchanges.filter(before)
     if not kept.num_rows:
@@ -47,6 +49,10 @@ def cut(log: Path, out: Path, until_us: int) -> bool:
     pq.write_table(labels.filter(before), out / "truth" / "exchanges.parquet")
     shutil.copy(log / "truth" / "groups.parquet", out / "truth" / "groups.parquet")
     return True
+
+
+def _exchanges(log: Path, columns: list[str] | None = None) -> pa.Table:
+    return pa.concat_tables(pq.read_table(p, columns=columns, partitioning=None) for p in exchange_files(log))
 
 
 def _until(times: pa.ChunkedArray, until_us: int) -> pa.ChunkedArray:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stillwatch.arena.files import exchange_files
+
 MOST_WRONG = 200
 """Honest accounts in campaigns that are listed one by one."""
 FOUND = 0.5
@@ -113,8 +115,8 @@ def exchanges_by_account(log: Path) -> tuple[dict[str, int], dict[str, int]]:
 
 def _labelled(log: Path) -> pa.Table:
     """account_id and harvest of each exchange. The truth has the order of the log."""
-    path = log / "exchanges.parquet"
-    account = pq.read_table(path, columns=["account_id"], partitioning=None)["account_id"]
+    parts = [pq.read_table(p, columns=["account_id"], partitioning=None) for p in exchange_files(log)]
+    account = pa.concat_tables(parts)["account_id"]
     harvest = pq.read_table(log / "truth" / "exchanges.parquet", columns=["harvest"])["harvest"]
     return pa.table(
         {"account_id": account.combine_chunks(), "harvest": pc.cast(harvest.combine_chunks(), "int64")}
