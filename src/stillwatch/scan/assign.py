@@ -17,6 +17,11 @@ from stillwatch.scan.refine import Evidence, linked
 from stillwatch.views.base import F64, I64
 
 RECRUIT_LIFT = 5.0
+HALF_WAY = 0.5
+"""Share of the way from the base rate (an account picked at random belongs to a group of that size) that the views
+besides the strongest must carry an account which a campaign names. People who copied a wording, or who live behind a
+block with the operation's proxy, stand on one view.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
             keep = core
         else:
             core &= evidence.belongs(bits, len(finding.members), linked(bits["LINK"][core]))[0]
+            if finding.verdict == "campaign":
+                core &= _besides(bits) >= HALF_WAY * np.log2(n / len(finding.members))
             keep = core | (recruit & ~blocked[accounts])
         steps: dict[str, wf.Steps] = {}
         if finding.verdict != "cleared":
@@ -88,6 +95,12 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
         return Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, steps)
 
     return each(settle, range(len(findings)))
+
+
+def _besides(bits: dict[str, F64]) -> F64:
+    """Bits of all views but the strongest, for each account."""
+    each_view = np.stack(list(bits.values()))
+    return np.asarray(each_view.sum(axis=0) - each_view.max(axis=0))
 
 
 def _fold(context: Context, plain: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
