@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +110,16 @@ def test_an_empty_log_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(EmptyLogError):
         scan([str(tmp_path / "log.jsonl")])
+
+
+def test_nobody_in_a_campaign_stands_on_one_view_alone(scanned: tuple[Path, Path]) -> None:
+    _, results = scanned
+    read = read_results(results)
+    rows = [r for r in read.accounts.to_pylist() if r["verdict"] == "campaign" and r["role"] == "core"]
+    sizes = Counter(r["campaign_id"] for r in rows)
+    assert rows
+    for row in rows:
+        bits = [row[name] for name in ("bits_form", "bits_link", "bits_time")]
+        least = 0.5 * math.log2(read.findings.run.accounts / sizes[row["campaign_id"]])
+        # The group may have been a little larger when its members were weighed.
+        assert sum(bits) - max(bits) >= least - 0.5
