@@ -14,6 +14,7 @@ from stillwatch import arena
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.report.explain import explain_text
 from stillwatch.scan import Scanned, scan
+from stillwatch.scan.circumstances import Circumstances
 from stillwatch.schema import EmptyLogError, ResultError
 from stillwatch.store.results import Results, read_results, results_digest, write_results
 
@@ -123,3 +124,24 @@ def test_nobody_in_a_campaign_stands_on_one_view_alone(scanned: tuple[Path, Path
         least = 0.5 * math.log2(read.findings.run.accounts / sizes[row["campaign_id"]])
         # The group may have been a little larger when its members were weighed.
         assert sum(bits) - max(bits) >= least - 0.5
+
+
+def test_circumstances_are_told_and_decide_nothing(
+    scanned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, results = scanned
+    told = read_results(results)
+    monkeypatch.setattr(Circumstances, "of", lambda self, members, own: ([], []))
+    _write(scan([str(log)]), tmp_path / "without")
+    silent = read_results(tmp_path / "without")
+    assert silent.accounts == told.accounts
+    assert [(g.id, g.verdict, g.why) for g in silent.findings.groups] == [
+        (g.id, g.verdict, g.why) for g in told.findings.groups
+    ]
+    names = {"probing", "pivot", "flat_hours", "full_throttle", "moving_load"}
+    parts = [e for g in told.findings.groups for e in (*g.evidence, *g.counter_evidence) if e.signal in names]
+    assert parts
+    assert all(e.bits == 0 and e.kind in ("CONTEXT", "COUNTER") for e in parts)
+    assert not any(
+        e.signal in names for g in silent.findings.groups for e in (*g.evidence, *g.counter_evidence)
+    )

@@ -31,6 +31,7 @@ KINDS = {
     "TRACE": "What is asked for",
     "FANOUT": "Who is behind the accounts",
     "DIRECT": "Direct test",
+    "CONTEXT": "Circumstance",
     "COUNTER": "Against",
     "ALL": "Mixture and multiplicity",
 }
@@ -41,6 +42,11 @@ SIGNALS = {
     "signup_batch": "sign-up in batches",
     "takeover": "accounts that take over",
     "work_split": "work shared out",
+    "probing": "trying out first",
+    "pivot": "pivot at a release",
+    "flat_hours": "flat hours",
+    "full_throttle": "new at full rate",
+    "moving_load": "load that moves",
 }
 SHARED = {
     "prompt_family": ("prompt template", "prompt templates"),

@@ -19,6 +19,7 @@ from stillwatch.engine.aggregate import Aggregate, tally
 from stillwatch.engine.holders import grouped
 from stillwatch.engine.spool import Spool
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
+from stillwatch.scan.asked import Models, asks_nothing, declined
 from stillwatch.scan.events import EventCollector, Events
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
@@ -31,7 +32,7 @@ from stillwatch.views.time import HOUR_US, Activity
 COLUMNS = (
     "exchange_id", "ts", "account_id", "entity_id", "end_user_id", "end_user_trust", "gateway_id", "model",
     "system", "prompt", "system_sketch", "prompt_sketch", "content_state", "turn_hashes", "n_messages",
-    "system_hash", "tools_hash", "format_hash", "reasoning_in", "reasoning_out", "newest_role", "status",
+    "system_hash", "tools_hash", "format_hash", "reasoning_in", "reasoning_out", "newest_role", "status", "refused",
     "blocked_by", "ip", "ja4", "header_hash", "user_agent",
 )  # fmt: skip
 """What a scan reads of `exchanges`."""
@@ -52,6 +53,8 @@ class Rows:
     level: npt.NDArray[np.uint8]
     tags: npt.NDArray[np.uint32]
     """What is asked for, by bit of the rule pack: tags of the prompt and of its system prompt."""
+    model: I32
+    declined: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Reduced:
     events: Events
     diversity: I64
     """Different values of each of `views.fanout.KINDS` by account, shape (kinds, accounts)."""
+    models: list[str]
+    """Names of the models by code."""
     declared: I64
     """Entity that the log declares, per account: code of the last seen in id order, -1 for none."""
     gateway: npt.NDArray[np.bool_]
@@ -93,21 +98,6 @@ class Reduced:
     @property
     def accounts(self) -> int:
         return len(self.principals)
-
-
-def _asks_nothing(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    """Requests that ask for nothing new.
-
-    Those that got an error: whoever asks again, under this account or another, does not ask for two things. And the
-    steps of an agent: each carries the same question on, with a tool's answer.
-    """
-    nothing = np.zeros(batch.num_rows, bool)
-    status, role = column(batch, "status"), column(batch, "newest_role")
-    if not pa.types.is_null(status.type):
-        nothing |= pc.fill_null(pc.greater_equal(status, 400), False).to_numpy(zero_copy_only=False)
-    if not pa.types.is_null(role.type):
-        nothing |= pc.fill_null(pc.equal(role, "tool"), False).to_numpy(zero_copy_only=False)
-    return nothing
 
 
 class Collector:
@@ -128,6 +118,7 @@ class Collector:
         self._systems = SystemPrompts(folder, self._rules)
         self._places = Places()
         self._events = EventCollector()
+        self._models = Models()
         self._parts: dict[str, list[npt.NDArray[Any]]] = {}
         self._declared: dict[int, str] = {}
         self._gateway: set[int] = set()
@@ -163,9 +154,11 @@ class Collector:
         self.untagged += prompt.untagged
         self._put("account", account)
         self._put("ts", ts)
-        self._put("item", np.where(_asks_nothing(batch), np.uint64(0), prompt.exact))
+        self._put("item", np.where(asks_nothing(batch), np.uint64(0), prompt.exact))
         self._put("level", prompt.level)
         self._put("tags", prompt.tags)
+        self._put("model", self._models.encode(batch))
+        self._put("declined", declined(batch))
         self._prompts.append(prompt.post_offsets, prompt.post)
         self._systems.add(batch, account, ts, len(self._places))
         self._keep_places(batch)
@@ -240,6 +233,8 @@ class Collector:
             self._joined("level", np.uint8),
             self._joined("tags", np.uint32),
         )
+        models, model_rank = self._models.finish()
+        model = model_rank[self._joined("model", np.int32)]
         offsets, postings = self._prompts.read()
         families = find_families(account, offsets, postings, level, n)
         volume = np.bincount(account, minlength=n).astype(np.int64)
@@ -272,7 +267,7 @@ class Collector:
             volume,
             first,
             last,
-            Rows(account, ts, item, level, tags),
+            Rows(account, ts, item, level, tags, model, self._joined("declined", np.bool_)),
             _key_table(link_parts, link.KINDS, n),
             _key_table(form_parts, form.KINDS, n),
             families,
@@ -284,6 +279,7 @@ class Collector:
             first_hour,
             self._events.finish(rank),
             diversity,
+            models,
             declared,
             gateway,
             dict(sorted(self.filled.items())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +26,7 @@ from stillwatch.campaign.record import (
 from stillwatch.detect.discover import core_keys
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, typical_keys
+from stillwatch.scan.circumstances import Circumstances
 from stillwatch.scan.claims import claims
 from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.content import capabilities, counts, elicitation
@@ -67,7 +69,7 @@ def tabulate(
     judged: Judged,
     findings: list[Finding],
     assigned: list[Assignment],
-    releases: list[TimelineEvent],
+    releases: pa.Table | None,
     log: Log | None = None,
 ) -> Tables:
     """Everything that a results folder says about `findings`; skeletons need the `log` once more."""
@@ -80,6 +82,7 @@ def tabulate(
             log, context.reduced, [(a.accounts, names) for f, a, names in shown if f.verdict != "cleared"]
         )
     rows = context.rows
+    circumstances, events = Circumstances(context, releases), release_events(releases)
     asked = counts(context.reduced.rows.tags, context.reduced.rules)
     groups: list[Group] = []
     accounts: list[pa.Table] = []
@@ -94,7 +97,13 @@ def tabulate(
         own = _own_rows(rows, context, finding, assignment.accounts)
         harvest = np.bincount(context.reduced.rows.account[own], minlength=context.reduced.accounts)
         harvest = harvest[assignment.accounts]
-        groups.append(_group(rows, judged, finding, assignment, name, names, releases, own, asked))
+        group = _group(rows, judged, finding, assignment, name, names, events, own, asked)
+        if finding.verdict != "cleared":
+            unusual, usual = circumstances.of(assignment.accounts, own)
+            group = msgspec.structs.replace(
+                group, evidence=group.evidence + unusual, counter_evidence=group.counter_evidence + usual
+            )
+        groups.append(group)
         accounts.append(_accounts(context, finding, assignment, name, harvest))
         streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))

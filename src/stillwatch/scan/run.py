@@ -154,7 +154,9 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                 concluded = conclude(judged, roads=options.roads, most_references=options.most_references)
                 releases = release_events(tables.get("releases"))
                 progress("skeletons", 0, 1)
-                result = tabulate(concluded.judged, concluded.listed, concluded.assigned, releases, log)
+                result = tabulate(
+                    concluded.judged, concluded.listed, concluded.assigned, tables.get("releases"), log
+                )
                 earlier = how.get("earlier")
                 if earlier is not None:
                     result = inherited(result, earlier)
