@@ -177,6 +177,7 @@ def test_september_buys_from_one_reseller(tmp_path: Path) -> None:
 def test_one_operation_has_a_leak_check_with_a_control(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="needs the extra arena")
     report = leak_check(_make(tmp_path / "log", "template_variation", size="40"), trees=20)
+    assert report.control is not None
     assert 1 <= len(report.control) <= 3
     assert all(0 <= value <= 1 for value in (*report.control, report.auc))
     assert "honest groups told apart in the same way" in str(report)

@@ -40,7 +40,7 @@ FEATURES = (
     "endpoint",
 )
 LARGEST_SAMPLE = 60_000
-CONTROLS, LEAST_CONTROL = 3, 100
+CONTROLS, LEAST_CONTROL = 3, 40
 """Honest groups that a single operation is compared with, and the sampled requests that one needs."""
 _NEITHER = re.compile(r"[^\w\s.,]")
 
@@ -56,15 +56,22 @@ class LeakReport:
     base_rate: float
     auc_by_fold: tuple[float, ...]
     rows: int
-    control: tuple[float, ...] = ()
+    control: tuple[float, ...] | None = None
     """With one operation: the AUC of honest groups, each told from everybody else in the same way."""
 
     def __str__(self) -> str:
-        if self.control:
+        if self.control is not None:
             honest = ", ".join(f"{a:.3f}" for a in self.control)
+            beside = (
+                f"{honest} for honest groups told apart in the same way"
+                if honest
+                else (
+                    "and no honest group has enough requests in the sample to be told apart in the same way"
+                )
+            )
             return (
-                f"single-request leak: AUC {self.auc:.3f} for other accounts of the one operation, {honest} for "
-                f"honest groups told apart in the same way; {self.rows} requests"
+                f"single-request leak: AUC {self.auc:.3f} for other accounts of the one operation, {beside}; "
+                f"{self.rows} requests"
             )
         folds = ", ".join(f"{a:.3f}" for a in self.auc_by_fold)
         return (
@@ -107,7 +114,7 @@ def leak_check(log_dir: Path, *, seed: int = 0, folds: int = 3, trees: int = 150
     features = _features(log)
     random_fold = dict(zip(codes, rng.integers(0, folds, len(codes)).tolist(), strict=True))
     fold = np.array([random_fold[a] for a in owner])
-    control: tuple[float, ...] = ()
+    control: tuple[float, ...] | None = None
     if several:
         order = rng.permutation(len(names))
         operation_fold = {names[int(i)]: position % folds for position, i in enumerate(order)}
