@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,31 @@ def test_errors_have_their_code_and_say_what_is_wrong(
     assert got == code
     assert words in err
     assert not (tmp_path / "x").exists()
+
+
+def test_the_scoreboard_measures_the_scan_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "board"
+    args = ["arena", "run", "--scenarios", "mixed", "--accounts", "400", "--seeds", "1", "--out", str(out)]
+    code, text, err = _run(capsys, *args, "--against", "rings")
+    assert code == 0, err
+    assert "### Methods" in text
+    assert "| mixed-400-10000 | stillwatch" in text
+    assert "| mixed-400-10000 | rings" in text
+    assert "rings: precision" in err
+    assert {p.name for p in out.iterdir()} >= {"board.html", "board.json", "board.md", "cells"}
+    code, text, err = _run(capsys, *args, "--against", "rings", "--json")
+    assert code == 0
+    assert "composing" not in err
+    assert json.loads(text)["main"] == "stillwatch"
+    code, _, err = _run(capsys, *args, "--against", "magic")
+    assert (code, "there is no baseline 'magic'" in err) == (2, True)
+    code, _, err = _run(capsys, "arena", "run", "--out", str(out), "--seeds", "x")
+    assert (code, "names no seeds" in err) == (2, True)
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _run(capsys, "--version")
+    assert code == 0
+    assert out.startswith("stillwatch ")

@@ -50,16 +50,20 @@ app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"stillwatch {version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """Finds and explains unauthorised coordinated harvesting in the request logs of a language model."""
-    if show_version:
-        print(f"stillwatch {version()}")
-        raise typer.Exit
 
 
 Logs = Annotated[list[str], typer.Argument(help="Files, globs, directories, or - for standard input.")]

@@ -21,6 +21,8 @@ PASSED_ON = {"HANDOVER", "TRACE"}
 """Direct evidence one kind of which a group without any template of its own needs: private things that its accounts
 pass to each other. Without it, such a group may be anybody's customers.
 """
+WIDE_SPACE = 4.0
+"""Item space (log10 of different things) that is wide however many requests there are; public sets have hundreds."""
 LEAST_OWN = 20
 """Requests of its own families below which nothing can be said about what a group asks for."""
 
@@ -136,7 +138,8 @@ def settle(
 def _harvested(finding: Finding) -> bool:
     """Content null of the direct road: the group's requests (of its own families, if any) draw on a wide item space.
 
-    Half of the widest space that as many draws can show (no coincidence at all).
+    Half of the widest space that as many draws can show (no coincidence at all), or `WIDE_SPACE`: among a hundred
+    thousand relayed requests there are many that say "thanks".
     """
     widest = np.log10((finding.items * (finding.items - 1) / 2 + 1) / 3)
-    return finding.items >= 50 and finding.space >= 0.5 * float(widest)
+    return finding.items >= 50 and finding.space >= min(0.5 * float(widest), WIDE_SPACE)
