@@ -226,17 +226,25 @@ def _joined(evidence: Evidence, groups: list[I64]) -> list[I64]:
     """
     if not groups:
         return groups
-    everybody = np.concatenate(groups)
-    bounds = np.cumsum([len(g) for g in groups])[:-1]
+    home_of = np.full(evidence.accounts, -1)
+    for number, group in enumerate(groups):
+        home_of[group] = number
 
-    def alike(members: I64) -> list[bool]:
-        bits = evidence.bits(members, everybody)
+    def alike(members: I64) -> np.ndarray:
+        # Only groups of which somebody shares something with the members: the others have no bits for them.
+        asked = np.unique(home_of[np.union1d(evidence.near(members), members)])
+        asked = asked[asked >= 0]
+        out = np.zeros(len(groups), bool)
+        others = [groups[number] for number in asked.tolist()]
+        bits = evidence.bits(members, np.concatenate(others))
         _, total = evidence.belongs(bits, len(members))
+        bounds = np.cumsum([len(other) for other in others])[:-1]
         parts = zip(np.split(total, bounds), np.split(mb.combine_views(bits), bounds), strict=True)
-        return [
-            bool(np.median(whole) >= PIECE_BITS and np.median(second) >= PIECE_SECOND_BITS)
+        out[asked] = [
+            np.median(whole) >= PIECE_BITS and np.median(second) >= PIECE_SECOND_BITS
             for whole, second in parts
         ]
+        return out
 
     near = np.array(each(alike, groups))
     near &= near.T
