@@ -21,7 +21,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from stillwatch import arena
-from stillwatch.scan.run import peak_memory_mib
+from stillwatch.engine.memory import peak_memory_mib
 
 JSONL_ROWS = 500_000
 

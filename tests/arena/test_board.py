@@ -21,6 +21,7 @@ from stillwatch.arena.board.cut import DAY_US, bounds_us, cut
 from stillwatch.arena.board.levels import operation_scores, stream_score, wrongly_named
 from stillwatch.arena.board.page import render
 from stillwatch.arena.board.summary import mean
+from stillwatch.arena.board.truth import read_truth
 from stillwatch.schema.errors import OutputError, UsageError
 
 SMALL = Cell("mixed", 400, 2_000, 3)
@@ -141,18 +142,40 @@ def test_a_failure_is_recorded_and_tried_again(tmp_path: Path, log: Path) -> Non
     assert board.summarise(board.numbers(place), "broken")["failures"] == []
 
 
+def test_settings_that_are_asked_for_later_are_measured_then(tmp_path: Path, log: Path) -> None:
+    place, said = _place(tmp_path, log), []
+    board.measure(place, [SMALL], [board.Method("m", "one setting", quiet)], say=said.append)
+    both = board.Method("m", "two settings", oracle, ("all", "half"))
+    assert board.measure(place, [SMALL], [both], say=said.append) == 0
+    assert len(said) == 4
+    assert {line["setting"] for line in board.summarise(board.numbers(place), "m")["lines"]} == {
+        "all",
+        "half",
+    }
+    assert board.measure(place, [SMALL], [both], say=said.append) == 0
+    assert len(said) == 4
+    lacking = board.Method("n", "says two, writes one", quiet, ("all", "half"))
+    assert board.measure(place, [SMALL], [lacking], say=said.append) == 1
+    assert "it wrote no results folder half" in said[-1]
+
+
 def test_damaged_numbers_are_named(tmp_path: Path, log: Path) -> None:
     place = _place(tmp_path, log)
     place.cells.mkdir(parents=True)
     (place.cells / "x.json").write_text("{")
     with pytest.raises(OutputError, match=r"x\.json"):
         board.numbers(place)
+    with pytest.raises(OutputError, match=r"x\.json"):
+        board.forget(place, [SMALL])
+    (place.cells / f"{SMALL.name}--quiet.json").write_text("[]")
+    with pytest.raises(OutputError, match="it is measured again"):
+        board.measure(place, [SMALL], [board.Method("quiet", "names nobody", quiet)], say=lambda text: None)
 
 
 def test_known_methods_get_known_scores(tmp_path: Path, log: Path) -> None:
     place = _place(tmp_path, log)
     methods = [board.Method("oracle", "knows", oracle), board.Method("crowd", "names all", crowd)]
-    board.measure(place, [SMALL], methods, found_at=True, say=lambda text: None)
+    board.measure(place, [SMALL], methods, dated=methods[0], say=lambda text: None)
     found = board.summarise(board.numbers(place), "oracle")
     lines = {(line["method"], line["setting"]): line for line in found["lines"]}
     truth = _truth(log)
@@ -180,22 +203,23 @@ def test_what_is_attributed_is_compared_account_by_account(tmp_path: Path, log: 
     truth = _truth(log)
     group, inside = next(iter(truth.items()))
     _named(tmp_path, "all", {group: inside}, {inside[0]: 10_000, inside[1]: 0})
-    score = stream_score(tmp_path / "all", log)
+    known = read_truth(log)
+    score = stream_score(tmp_path / "all", known)
     assert score is not None
-    first = next(o for o in operation_scores(tmp_path / "all", log) if o.group == group)
+    first = next(o for o in operation_scores(tmp_path / "all", known) if o.group == group)
     assert first.named == first.accounts == len(inside)
     assert score.attributed == 10_000
     assert 0 < score.hits <= first.harvest
     assert score.harvested == int(
         pc.sum(pq.read_table(log / "truth" / "exchanges.parquet")["harvest"].cast("int64")).as_py()
     )
-    assert wrongly_named(tmp_path / "all", log) == []
+    assert wrongly_named(tmp_path / "all", known) == []
     honest = next(a for a in _everybody(log) if a not in {b for found in truth.values() for b in found})
     _named(tmp_path, "mixed", {group: [*inside, honest]})
-    wrong = wrongly_named(tmp_path / "mixed", log)
+    wrong = wrongly_named(tmp_path / "mixed", known)
     assert [(w["attackers"], w["bits"]) for w in wrong] == [(len(inside), {})]
     _named(tmp_path, "none", {group: inside})
-    assert stream_score(tmp_path / "none", log) is None
+    assert stream_score(tmp_path / "none", known) is None
 
 
 def test_a_cut_log_knows_nothing_of_the_future(tmp_path: Path, log: Path) -> None:
@@ -248,7 +272,7 @@ def test_the_page_stands_alone_and_shows_every_part(tmp_path: Path, log: Path) -
     larger = Cell("mixed", 600, 3_000, 3)
     methods = [board.Method("oracle", "knows", oracle), board.Method("<b>crowd", "names & all", crowd)]
     board.measure(
-        replace(place, logs=None), [SMALL, larger], methods[:1], found_at=True, say=lambda text: None
+        replace(place, logs=None), [SMALL, larger], methods[:1], dated=methods[0], say=lambda text: None
     )
     board.measure(replace(place, logs=None), [SMALL], methods[1:], say=lambda text: None)
     found = board.summarise(board.numbers(place), "oracle")
@@ -293,5 +317,8 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert best["first"]["price"] == min(p["price"] for p in found["trials"])
     assert best["again"][0]["seed"] == 7
     assert "nothing" in board.search_table(found)
+    journal.write_text(first + '{"operation": "mix')
+    with pytest.raises(OutputError, match=r"trials\.jsonl"):
+        adversary.search(quiet, trials=3, **how)
     with pytest.raises(UsageError, match="to get past"):
         adversary.search(quiet, trials=1, past="cleared", **how)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stillwatch.arena import proportion, render, score, score_table
+from stillwatch.arena import proportion, render, score
 from stillwatch.schema.errors import ResultError
 
 TRUTH = {
@@ -129,12 +129,7 @@ def test_unknown_groups_and_accounts_are_refused(tmp_path: Path) -> None:
         score(*folders(tmp_path / "y", VERDICTS, [("stranger", "g1")]))
 
 
-def test_table_and_text(tmp_path: Path) -> None:
-    result = score(*folders(tmp_path, VERDICTS, ROWS))
-    table = score_table([result, result])
-    assert "precision" in table
-    assert "0.4000" in table
-    assert "[0.4000, 0.4000]" in table
-    text = render(result)
+def test_the_score_as_text(tmp_path: Path) -> None:
+    text = render(score(*folders(tmp_path, VERDICTS, ROWS)))
     assert "g2: 3 accounts, 1 attackers (attack 1, classroom 2)" in text
     assert "imitate_gateway" in text

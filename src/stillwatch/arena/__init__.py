@@ -6,7 +6,7 @@ from stillwatch.arena.field import ALL_OPERATIONS, EVERY_OPERATION
 from stillwatch.arena.leak import LeakReport, leak_check
 from stillwatch.arena.make import SCENARIOS, make
 from stillwatch.arena.parameters import parse_settings
-from stillwatch.arena.score import FalseCampaign, Proportion, Score, proportion, render, score, score_table
+from stillwatch.arena.score import FalseCampaign, Proportion, Score, proportion, render, score
 from stillwatch.arena.write import MakeSummary
 
 __all__ = [
@@ -24,5 +24,4 @@ __all__ = [
     "proportion",
     "render",
     "score",
-    "score_table",
 ]

@@ -88,15 +88,11 @@ def _window(world: World, settings: Mapping[str, str]) -> tuple[dict[str, str], 
     An operation of tens of thousands of accounts is composed for the hours in which it takes its first exchanges.
     """
     rest = dict(settings)
-    hours = {
-        name: override(_Window(), {name: rest.pop(name)})
-        for name in ("begin_hours", "span_hours")
-        if name in rest
-    }
-    if not hours:
+    given: dict[str, str] = {name: rest.pop(name) for name in ("begin_hours", "span_hours") if name in rest}
+    if not given:
         return rest, None
-    begin = hours["begin_hours"].begin_hours if "begin_hours" in hours else 0.0
-    span = hours["span_hours"].span_hours if "span_hours" in hours else LOG_HOURS - begin
+    window = override(_Window(), given)
+    begin, span = window.begin_hours, window.span_hours
     if begin >= LOG_HOURS or span <= 0:
         raise UsageError(
             f"the log has {LOG_HOURS} hours; an operation cannot begin at {begin:g} and last {span:g}"
@@ -108,4 +104,4 @@ def _window(world: World, settings: Mapping[str, str]) -> tuple[dict[str, str], 
 @dataclass(frozen=True)
 class _Window:
     begin_hours: float = 0.0
-    span_hours: float = 0.0
+    span_hours: float = float(LOG_HOURS)

@@ -7,9 +7,7 @@ Clopper-Pearson (Clopper and Pearson 1934, Biometrika 26:404).
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +87,7 @@ def score(results: Path, truth: Path) -> Score:
 
     `truth` may also be the log folder that holds it. Raises ResultError where a file is missing or damaged.
     """
-    verdicts = _verdicts(results / "findings.json")
+    verdicts = verdicts_of(results)
     rows = _columns(results / "accounts.parquet", ("account_id", "campaign_id"))
     folder = truth if (truth / "accounts.parquet").exists() and truth.name == "truth" else truth / "truth"
     if not (folder / "accounts.parquet").exists():
@@ -167,7 +165,9 @@ def _score(
     )
 
 
-def _verdicts(path: Path) -> dict[str, str]:
+def verdicts_of(results: Path) -> dict[str, str]:
+    """Verdict of each group of a results folder. ResultError where `findings.json` is missing or damaged."""
+    path = results / "findings.json"
     try:
         groups = json.loads(path.read_text(encoding="utf-8"))["groups"]
         found = {str(g["id"]): str(g["verdict"]) for g in groups}
@@ -237,40 +237,3 @@ def _line(name: str, p: Proportion, *, upper: bool = False) -> str:
     value = "  n/a " if p.value is None else f"{p.value:6.3f}"
     bound = f"  upper {p.upper_bound:.4f}" if upper else ""
     return f"{name:<32} {value}  [{p.low:.3f}, {p.high:.3f}]  {p.hits}/{p.total}{bound}"
-
-
-def score_table(scores: Sequence[Score]) -> str:
-    """Several seeds in one plain table: each seed, mean, and 95 % interval of the mean (normal)."""
-    measures: list[tuple[str, list[float | None]]] = [
-        ("precision", [s.precision.value for s in scores]),
-        ("recall", [s.recall.value for s in scores]),
-        ("honest in leads", [s.honest_in_leads.value for s in scores]),
-        ("lead precision", [s.lead_precision.value for s in scores]),
-        ("lead recall rest", [s.lead_recall_rest.value for s in scores]),
-        ("false campaigns", [float(len(s.false_campaigns)) for s in scores]),
-    ]
-    for name in sorted({o for s in scores for o in s.recall_by_operation}):
-        found = [s.recall_by_operation.get(name) for s in scores]
-        measures.append((f"recall {name}", [None if p is None else p.value for p in found]))
-    for name in sorted({k for s in scores for k in s.false_positives_by_kind}):
-        found = [s.false_positives_by_kind.get(name) for s in scores]
-        measures.append((f"FP rate {name}", [None if p is None else p.value for p in found]))
-    head = (
-        f"{'measure':<30}"
-        + "".join(f"{'seed ' + str(i + 1):>9}" for i in range(len(scores)))
-        + f"{'mean':>9}  95 % interval"
-    )
-    lines = [head]
-    for name, values in measures:
-        known = [v for v in values if v is not None]
-        cells = "".join(f"{'n/a':>9}" if v is None else f"{v:9.4f}" for v in values)
-        if not known:
-            lines.append(f"{name:<30}{cells}{'n/a':>9}")
-            continue
-        mean = sum(known) / len(known)
-        spread = ""
-        if len(known) > 1:
-            error = math.sqrt(sum((v - mean) ** 2 for v in known) / (len(known) - 1) / len(known))
-            spread = f"  [{mean - 1.96 * error:.4f}, {mean + 1.96 * error:.4f}]"
-        lines.append(f"{name:<30}{cells}{mean:9.4f}{spread}")
-    return "\n".join(lines) + "\n"

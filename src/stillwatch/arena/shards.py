@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +46,14 @@ def write_shards(
     try:
         for number in range(count):
             accounts = int(edges[number + 1] - edges[number])
-            world = replace(
-                whole,
+            world = whole.blank(
                 rng=np.random.default_rng([whole.seed, 1_000, number]),
                 requested_accounts=accounts,
                 requested_exchanges=round(whole.requested_exchanges * accounts / whole.requested_accounts),
-                accounts=[], streams=[], groups=[], handovers=[], bans=[], public_streams=[], circles=[],
-                public_sets=[], public_tools=[],
                 first_account=made,
                 first_group=groups,
                 outage=outage,
-            )  # fmt: skip
+            )
             world.public_streams.extend(world.stream(stream) for stream in popular)
             if rare and number == count // 2:
                 populate(world, operation or RARE_OPERATION, {"size": str(RARE_SIZE), **(settings or {})})

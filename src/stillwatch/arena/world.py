@@ -5,7 +5,7 @@ Population modules fill a `World`; `compose` turns it into tables. Nothing here 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -174,6 +174,11 @@ class World:
     @property
     def end_us(self) -> int:
         return self.start_us + LOG_DAYS * DAY_US
+
+    def blank(self, **changes: Any) -> World:
+        """A world with the same surroundings and nobody in it yet."""
+        empty: dict[str, Any] = {f.name: [] for f in fields(self) if f.default_factory is list}
+        return replace(self, **empty | changes)
 
     def group(self, kind: str, operation: str | None, **parameters: Any) -> int:
         """Register a group for the truth tables and return its index."""

@@ -34,7 +34,7 @@ def arena_make(
     corpora: Corpora = None,
     traces: Traces = None,
     operation: Annotated[
-        str | None, typer.Option(help="One operation alone (with the scenario field).")
+        str | None, typer.Option(help="One operation alone (with the scenarios field, wide and rare).")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help='Its parameters, as in --set "cover=0.75 size=120".')
@@ -112,7 +112,11 @@ def arena_run(
     if fresh:
         board.forget(place, cells)
     failed = board.measure(
-        place, cells, methods, found_at=found_at, say=lambda text: print(text, file=sys.stderr)
+        place,
+        cells,
+        methods,
+        dated=ours(settings=False) if found_at else None,
+        say=lambda text: print(text, file=sys.stderr),
     )
     found = board.summarise(board.numbers(place), methods[0].name)
     board.write(place, found)
@@ -156,7 +160,7 @@ def arena_adversary(
         seed=seed,
         past=past,
         confirm=range(900_001 + seed, 900_001 + seed + confirm),
-        journal=out / f"adversary-{past}.jsonl",
+        journal=out / f"adversary-{past}-{accounts}.jsonl",
         corpora=corpora,
         traces=traces,
         say=lambda text: print(text, file=sys.stderr),

@@ -53,14 +53,16 @@ def run_default(log: Path, out: Path) -> None:
 def ours(*, settings: bool) -> Method:
     """The scan under test."""
     about = "this scan: found on one kind of evidence, proven on another"
-    return Method("stillwatch", about, run_all_settings if settings else run_default)
+    if settings:
+        return Method("stillwatch", about, run_all_settings, tuple(SETTINGS))
+    return Method("stillwatch", about, run_default)
 
 
 def measured_version() -> str:
-    """The package's version, and a digest of the source that decides what is found."""
+    """The package's version, and a digest of the source that decides what is composed, found and scored."""
     digest = hashlib.sha256()
     root = resources.files("stillwatch")
-    for room in ("schema", "sketch", "ingest", "engine", "views", "detect", "campaign", "scan"):
+    for room in ("schema", "sketch", "ingest", "engine", "views", "detect", "campaign", "scan", "arena"):
         for path in sorted(Path(str(root.joinpath(room))).rglob("*")):
             if path.suffix in (".py", ".yaml"):
                 digest.update(path.name.encode() + b"\0" + path.read_bytes())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pyarrow as pa
 
@@ -29,7 +27,7 @@ class Circumstances:
         )
         self._quiet = ci.quiet_shares(by_hour)
         self._new, self._first_day = _beginnings(context)
-        self._pivots = _pivots(context, releases)
+        self._pivot = _asked_after_release(context, releases)
 
     def of(self, members: I64, own: I64) -> tuple[list[Evidence], list[Evidence]]:
         """(what stands out, what does not) for a group: its members, and the requests of its own families."""
@@ -37,7 +35,7 @@ class Circumstances:
         members = members[reduced.first_us[members] > 0]
         told = [
             ci.probing(reduced.rows.ts[own], reduced.rows.declined[own]),
-            *(ci.pivot(new, asked, members) for new, asked in self._pivots[:1]),
+            None if self._pivot is None else ci.pivot(*self._pivot, members),
             ci.flat_hours(self._quiet, reduced.volume, members),
             ci.full_throttle(self._first_day, self._new, members),
             ci.moving_load(self._series(members), self._context.seed),
@@ -85,27 +83,22 @@ def _beginnings(context: Context) -> tuple[ci.Bools, ci.Bools]:
     return new, new & (first >= np.maximum(rate, 1.0))
 
 
-def _pivots(context: Context, releases: pa.Table | None) -> list[tuple[I64, I64]]:
-    """For each own release inside the log, the latest first: requests to the new model and all, on the day after."""
-    if releases is None or releases.num_rows == 0:
-        return []
+def _asked_after_release(context: Context, releases: pa.Table | None) -> tuple[I64, I64] | None:
+    """Requests to the new model, and all, on the day after the latest own release inside the log; each by account."""
+    if releases is None:
+        return None
     reduced = context.reduced
     rows = reduced.rows
-    code: Mapping[str, int] = {name: i for i, name in enumerate(reduced.models)}
-    found = []
-    origin = (
-        releases["origin"].to_pylist() if "origin" in releases.column_names else [None] * releases.num_rows
-    )
-    times = releases["ts"].cast(pa.int64()).to_pylist()
-    for at, model, whose in sorted(
-        zip(times, releases["model"].to_pylist(), origin, strict=True), key=lambda row: (-row[0], row[1])
-    ):
-        if whose not in (None, "own") or model not in code:
-            continue
-        day = (rows.ts >= at) & (rows.ts < at + ci.DAY_US)
-        if not day.any() or at <= int(rows.ts.min()):
-            continue
-        asked = np.bincount(rows.account[day], minlength=reduced.accounts)
-        new = np.bincount(rows.account[day & (rows.model == code[model])], minlength=reduced.accounts)
-        found.append((new, asked))
-    return found
+    start, end = int(rows.ts.min()), int(rows.ts.max())
+    inside = [
+        (us, row["model"])
+        for us, row in zip(releases["ts"].cast(pa.int64()).to_pylist(), releases.to_pylist(), strict=True)
+        if start < us <= end and row.get("origin") in (None, "own") and row["model"] in reduced.models
+    ]
+    if not inside:
+        return None
+    at, model = max(inside)
+    day = (rows.ts >= at) & (rows.ts < at + ci.DAY_US)
+    asked_new = day & (rows.model == reduced.models.index(model))
+    new, every = (np.bincount(rows.account[of], minlength=reduced.accounts) for of in (asked_new, day))
+    return new, every

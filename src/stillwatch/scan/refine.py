@@ -232,7 +232,7 @@ def _joined(evidence: Evidence, groups: list[I64]) -> list[I64]:
 
     def alike(members: I64) -> np.ndarray:
         # Only groups of which somebody shares something with the members: the others have no bits for them.
-        asked = np.unique(home_of[np.union1d(evidence.near(members), members)])
+        asked = np.unique(home_of[evidence.near(members)])
         asked = asked[asked >= 0]
         out = np.zeros(len(groups), bool)
         others = [groups[number] for number in asked.tolist()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ import pyarrow as pa
 
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.campaign.record import iso
+from stillwatch.engine.memory import peak_memory_mib
 from stillwatch.ingest import Log, open_log
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan.collect import COLUMNS, SEPARATOR, Collector, Reduced
@@ -245,15 +245,6 @@ def _inputs(log: Log, rows: Mapping[int, int], refusals: Sequence[Refusal]) -> l
         )
         for info in log.inputs
     ]
-
-
-def peak_memory_mib() -> int:
-    """Most memory that this process has held. `ru_maxrss` survives exec, and so may be the parent's."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.split("VmHWM:")[1].split()[0]) // 1024
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def reach(judged: Judged) -> str:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from stillwatch.schema.errors import MissingExtraError
 
@@ -76,19 +79,13 @@ def write_groups(log: Path, out: Path, groups: Mapping[str, Iterable[str]] | Seq
 
 def components(edges: Iterable[tuple[str, str]], least: int) -> list[list[str]]:
     """Connected components of at least `least` accounts, largest first."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for a, b in edges:
-        parent[root(a)] = root(b)
-    groups: dict[str, list[str]] = {}
-    for name in parent:
-        groups.setdefault(root(name), []).append(name)
-    found = [sorted(g) for g in groups.values() if len(g) >= least]
-    return sorted(found, key=lambda g: (-len(g), g[0]))
+    pairs = list(edges)
+    if not pairs:
+        return []
+    names, ends = np.unique(np.array(pairs).ravel(), return_inverse=True)
+    graph = coo_array((np.ones(len(pairs), bool), (ends[::2], ends[1::2])), shape=(len(names), len(names)))
+    labels = connected_components(graph, directed=False)[1]
+    groups: dict[int, list[str]] = {}
+    for name, label in zip(names.tolist(), labels.tolist(), strict=True):
+        groups.setdefault(label, []).append(name)
+    return sorted((g for g in groups.values() if len(g) >= least), key=lambda g: (-len(g), g[0]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +19,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stillwatch.arena.board.levels import exchanges_by_account
 from stillwatch.arena.board.method import Run
+from stillwatch.arena.board.truth import read_truth
 from stillwatch.arena.make import make
-from stillwatch.schema.errors import MissingExtraError, UsageError
+from stillwatch.schema.errors import MissingExtraError, OutputError, UsageError, Where
 
 MILLION = 1_000_000
 LOG_DAYS = 14
@@ -107,39 +108,32 @@ def price(
         )
         out.mkdir()
         run(log, out)
-        results = out / "all"
-        verdicts = {
-            g["id"]: g for g in json.loads((results / "findings.json").read_text(encoding="utf-8"))["groups"]
-        }
-        placed = pq.read_table(results / "accounts.parquet", columns=["account_id", "campaign_id"])
-        truth = pq.read_table(log / "truth" / "accounts.parquet").to_pydict()
-        mine = {a for a, o in zip(truth["account_id"], truth["operation"], strict=True) if o is not None}
-        groups = pq.read_table(log / "truth" / "groups.parquet").to_pydict()
-        drawn = next(
-            json.loads(plain)
-            for plain, o in zip(groups["parameters"], groups["operation"], strict=True)
-            if o is not None
-        )
-        asked, harvested = exchanges_by_account(log)
-    inside: dict[str, set[str]] = {}
-    for account, group in zip(
-        placed["account_id"].to_pylist(), placed["campaign_id"].to_pylist(), strict=True
-    ):
-        if account in mine:
-            inside.setdefault(group, set()).add(account)
+        results, truth = out / "all", read_truth(log)
+        groups = json.loads((results / "findings.json").read_text(encoding="utf-8"))["groups"]
+        placed = pq.read_table(
+            results / "accounts.parquet", columns=["account_id", "campaign_id"]
+        ).to_pylist()
+    verdicts = {group["id"]: group for group in groups}
+    (planned,) = truth.operations
+    mine = set(planned.members)
+    inside: dict[str, set[str]] = defaultdict(set)
+    for row in placed:
+        if row["account_id"] in mine:
+            inside[row["campaign_id"]].add(row["account_id"])
     stopped = {a for g, found in inside.items() if verdicts[g]["verdict"] in SEEN[past] for a in found}
-    free = sum(harvested.get(a, 0) for a in mine - stopped)
+    exchanges, harvest = truth.of(planned.members)
+    free = truth.of(tuple(mine - stopped))[1]
     return Priced(
         operation,
         dict(settings),
         seed,
         len(mine),
-        sum(asked.get(a, 0) for a in mine),
-        sum(harvested.get(a, 0) for a in mine),
+        exchanges,
+        harvest,
         free,
         len(mine) * LOG_DAYS * MILLION / max(free, BARELY),
-        int(drawn.get("blocks", 0)),
-        int(drawn.get("payments", 0)),
+        int(planned.parameters.get("blocks", 0)),
+        int(planned.parameters.get("payments", 0)),
         [_seen(verdicts[g], len(found)) for g, found in sorted(inside.items()) if len(found) >= 3],
     )
 
@@ -222,7 +216,17 @@ def search(
 def _earlier(journal: Path | None) -> list[Priced]:
     if journal is None or not journal.exists():
         return []
-    return [Priced(**json.loads(line)) for line in journal.read_text(encoding="utf-8").splitlines()]
+    found = []
+    for number, line in enumerate(journal.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            found.append(Priced(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise OutputError(
+                "a trial of an earlier search cannot be read",
+                where=Where(file=journal.name, row=number),
+                hint="remove this line; the search goes on from the others",
+            ) from error
+    return found
 
 
 def _space(optuna: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,6 +14,8 @@ from stillwatch.arena.board.cells import Cell
 from stillwatch.arena.board.cut import DAY_US, DAYS, bounds_us, cut
 from stillwatch.arena.board.levels import operation_scores, stream_score, wrongly_named
 from stillwatch.arena.board.method import Method, run_apart
+from stillwatch.arena.board.truth import read_truth
+from stillwatch.arena.files import write_text
 from stillwatch.arena.score import score
 from stillwatch.schema.errors import OutputError, Where
 
@@ -46,20 +47,21 @@ class Place:
 
 def numbers(place: Place) -> list[dict[str, Any]]:
     """Everything measured so far, in the order of file names. OutputError for a damaged file."""
-    found = []
-    for path in sorted(place.cells.glob("*.json")):
-        try:
-            row = json.loads(path.read_text(encoding="utf-8"))
-            if row["format"] != FORMAT:
-                raise ValueError
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                "numbers of an earlier run cannot be read",
-                where=Where(file=path.name),
-                hint="remove this file; it is measured again",
-            ) from error
-        found.append(row)
-    return found
+    return [_read(path) for path in sorted(place.cells.glob("*.json"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if row["format"] != FORMAT:
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            "numbers of an earlier run cannot be read",
+            where=Where(file=path.name),
+            hint="remove this file; it is measured again",
+        ) from error
+    return row
 
 
 def measure(
@@ -67,29 +69,32 @@ def measure(
     cells: Sequence[Cell],
     methods: Sequence[Method],
     *,
-    found_at: bool = False,
+    dated: Method | None = None,
     say: Say = print,
 ) -> int:
-    """Measure what is not measured yet; returns how many runs failed. Failures are recorded, and tried again."""
+    """Measure what is not measured yet; returns how many runs failed. Failures are recorded, and tried again.
+
+    `dated`: also see with this method when each operation is found.
+    """
     place.cells.mkdir(parents=True, exist_ok=True)
     failed = 0
     for number, cell in enumerate(cells, 1):
-        open_methods = [m for m in methods if not _done(place, cell, m.name)]
-        dated = found_at and not _done(place, cell, f"{methods[0].name}@found") if methods else False
-        if not open_methods and not dated:
+        missing = [m for m in methods if not _done(place, cell, m.name, m.settings)]
+        undated = dated if dated is not None and not _done(place, cell, f"{dated.name}@found") else None
+        if not missing and undated is None:
             continue
         log = place.log(cell)
         say(f"[{number}/{len(cells)}] {cell.name}: composing")
         cell.compose(log, place.corpora, place.traces)
-        for method in open_methods:
+        for method in missing:
             row = one(log, method)
             failed += row["failure"] is not None
             _keep(place, cell, method.name, row)
             say(f"[{number}/{len(cells)}] {cell.name}: {method.name}: {_brief(row)}")
-        if dated:
-            row = when_found(log, methods[0])
+        if undated is not None:
+            row = when_found(log, undated)
             failed += row["failure"] is not None
-            _keep(place, cell, f"{methods[0].name}@found", row)
+            _keep(place, cell, f"{undated.name}@found", row)
             say(f"[{number}/{len(cells)}] {cell.name}: found: {len(row['cuts'])} cuts")
         if place.logs is None:
             shutil.rmtree(log)
@@ -102,16 +107,18 @@ def one(log: Path, method: Method) -> dict[str, Any]:
         outcome = run_apart(method, log, Path(folder))
         row: dict[str, Any] = {**asdict(outcome), "about": method.about, "settings": {}}
         if outcome.failure is None:
+            truth = read_truth(log)
             for results in sorted(Path(folder).iterdir()):
-                streams = stream_score(results, log)
+                streams = stream_score(results, truth)
                 row["settings"][results.name] = {
                     "score": score(results, log).as_dict(),
-                    "operations": [asdict(o) for o in operation_scores(results, log)],
-                    "wrong": wrongly_named(results, log) if results.name == "all" else [],
+                    "operations": [asdict(o) for o in operation_scores(results, truth)],
+                    "wrong": wrongly_named(results, truth) if results.name == "all" else [],
                     "streams": None if streams is None else asdict(streams),
                 }
-            if not row["settings"]:
-                row["failure"] = "it wrote no results folder"
+            absent = sorted(set(method.settings) - set(row["settings"]))
+            if absent:
+                row["failure"] = f"it wrote no results folder {', '.join(absent)}"
         return row
 
 
@@ -132,15 +139,8 @@ def when_found(log: Path, method: Method) -> dict[str, Any]:
             if outcome.failure is not None:
                 failure = outcome.failure
                 break
-            results = out / "all"
-            kept = score(results, part).as_dict()
-            cuts.append(
-                {
-                    "days": days,
-                    "precision": kept["precision"],
-                    "operations": [asdict(o) for o in operation_scores(results, part)],
-                }
-            )
+            found = operation_scores(out / "all", read_truth(part))
+            cuts.append({"days": days, "operations": [asdict(o) for o in found]})
     return {"failure": failure, "about": method.about, "cuts": cuts, "settings": {}}
 
 
@@ -148,9 +148,13 @@ def _path(place: Place, cell: Cell, name: str) -> Path:
     return place.cells / f"{cell.name}--{name}.json"
 
 
-def _done(place: Place, cell: Cell, name: str) -> bool:
+def _done(place: Place, cell: Cell, name: str, settings: tuple[str, ...] = ()) -> bool:
+    """Whether a run that did not fail is on record, with every setting that is asked for."""
     path = _path(place, cell, name)
-    return path.exists() and json.loads(path.read_text(encoding="utf-8")).get("failure") is None
+    if not path.exists():
+        return False
+    row = _read(path)
+    return row["failure"] is None and set(settings) <= set(row["settings"])
 
 
 def _keep(place: Place, cell: Cell, name: str, row: dict[str, Any]) -> None:
@@ -161,10 +165,7 @@ def _keep(place: Place, cell: Cell, name: str, row: dict[str, Any]) -> None:
         "version": place.version,
         **row,
     }
-    path = _path(place, cell, name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(whole, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(_path(place, cell, name), json.dumps(whole, sort_keys=True) + "\n")
 
 
 def _brief(row: dict[str, Any]) -> str:
@@ -180,6 +181,6 @@ def forget(place: Place, cells: Sequence[Cell]) -> None:
     """Remove the numbers of these cells that another version has measured."""
     names = {cell.name for cell in cells}
     for path in place.cells.glob("*.json"):
-        row = json.loads(path.read_text(encoding="utf-8"))
+        row = _read(path)
         if row["cell"]["name"] in names and row["version"] != place.version:
             path.unlink()

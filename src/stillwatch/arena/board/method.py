@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillwatch.engine.memory import peak_memory_mib
+
 Run = Callable[[Path, Path], None]
 """(log folder, empty folder): writes one results folder a setting below the second."""
 
@@ -25,6 +27,8 @@ class Method:
     name: str
     about: str
     run: Run
+    settings: tuple[str, ...] = ("all",)
+    """Names of the results folders that it writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +48,8 @@ def _inside(run: Run, log: Path, out: Path, pipe: Any) -> None:
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         failure = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
-    pipe.send((time.monotonic() - began, _peak_memory_mib(), failure))
+    pipe.send((time.monotonic() - began, peak_memory_mib(), failure))
     pipe.close()
-
-
-def _peak_memory_mib() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text(encoding="ascii").split("VmHWM:")[1].split()[0]) // 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def run_apart(method: Method, log: Path, out: Path) -> Outcome:

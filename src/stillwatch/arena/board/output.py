@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from stillwatch.arena.board.measure import Place
 from stillwatch.arena.board.page import render
 from stillwatch.arena.board.tables import Board, markdown
-from stillwatch.schema.errors import unwritable
+from stillwatch.arena.files import write_text
 
 
 def write(place: Place, board: Board) -> None:
@@ -26,19 +25,10 @@ def write(place: Place, board: Board) -> None:
         "board.md": markdown(board),
         "board.html": render(board),
     }
-    _write(place.out, files)
+    for name, text in files.items():
+        write_text(place.out / name, text)
 
 
 def keep_search(out: Path, found: Mapping[str, Any]) -> None:
     """Write what an adversary's search has found. OutputError where the place cannot be written."""
-    _write(out, {f"adversary-{found['past']}.json": json.dumps(found, indent=2, sort_keys=True) + "\n"})
-
-
-def _write(out: Path, files: Mapping[str, str]) -> None:
-    try:
-        for name, text in files.items():
-            temporary = out / f".{name}.{os.getpid()}"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(out / name)
-    except OSError as error:
-        raise unwritable(error, str(out), "the scoreboard") from error
+    write_text(out / f"adversary-{found['past']}.json", json.dumps(found, indent=2, sort_keys=True) + "\n")

@@ -240,7 +240,7 @@ def _plot(rows: Sequence[dict[str, Any]], measure: str, main: str) -> str:
     return (
         f"<div class='plot wide' role='img' aria-label='{measure} against accounts'><svg viewBox='0 0 100 100' "
         f"preserveAspectRatio='none'>{''.join(marks)}</svg>{ys}{''.join(points)}{''.join(placed)}</div>"
-        f"<div class='axis plot-axis' style='margin-right:8.5rem'>{xs}</div>"
+        f"<div class='axis' style='margin-right:8.5rem'>{xs}</div>"
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from scipy import stats
 
-from stillwatch.arena.board.levels import FOUND
 from stillwatch.arena.score import CONFIDENCE, Proportion, proportion
 
+FOUND = 0.5
+"""Share of an operation's accounts in campaigns from which it counts as found."""
 SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Upper ends of the bins of harvest share."""
 NOMINAL = 0.10
@@ -112,11 +113,12 @@ def summarise(rows: Rows, main: str) -> dict[str, Any]:
     }
 
 
+def _is_found(operation: dict[str, Any]) -> bool:
+    return bool(operation["named"] >= FOUND * operation["accounts"])
+
+
 def _count(values: Iterable[str]) -> dict[str, int]:
-    out: dict[str, int] = defaultdict(int)
-    for value in values:
-        out[value] += 1
-    return dict(sorted(out.items()))
+    return dict(sorted(Counter(values).items()))
 
 
 def _lines(rows: Rows) -> list[Line]:
@@ -134,7 +136,7 @@ def _line(group: str, method: str, setting: str, found: list[tuple[dict[str, Any
     cell = found[0][0]["cell"]
     scores = [part["score"] for _, part in found]
     operations = [o for _, part in found for o in part["operations"]]
-    seen = [o for o in operations if o["named"] >= FOUND * o["accounts"]]
+    seen = [o for o in operations if _is_found(o)]
     streams = [part["streams"] for _, part in found if part["streams"] is not None]
     hits, attributed, harvested = (sum(s[k] for s in streams) for k in ("hits", "attributed", "harvested"))
     accounts = sum(s["false_positives"]["total"] + s["recall"]["total"] for s in scores)
@@ -185,7 +187,7 @@ def _operations(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
                 "named": asdict(proportion(sum(o["named"] for o in every), total)),
                 "led": sum(o["led"] for o in every),
                 "cleared": sum(o["cleared"] for o in every),
-                "found": sum(o["named"] >= FOUND * o["accounts"] for o in every),
+                "found": sum(_is_found(o) for o in every),
                 "of": len(every),
                 "each": {
                     str(seed): [sum(o[k] for o in found) for k in ("named", "led", "accounts")]
@@ -209,7 +211,7 @@ def _shares(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         {
             "up_to": end,
             "operations": len(found),
-            "found": sum(o["named"] >= FOUND * o["accounts"] for o in found),
+            "found": sum(_is_found(o) for o in found),
             "named": asdict(proportion(sum(o["named"] for o in found), sum(o["accounts"] for o in found))),
         }
         for end, found in sorted(bins.items())
@@ -277,7 +279,7 @@ def _found(rows: Rows) -> list[dict[str, Any]]:
             when = None
             for one in row["cuts"]:
                 now = {o["group"]: o for o in one["operations"]}.get(group)
-                if now is not None and now["named"] >= FOUND * now["accounts"]:
+                if now is not None and _is_found(now):
                     when = {"days": one["days"], "exchanges": now["exchanges"], "accounts": now["accounts"]}
                     break
             out.append(
