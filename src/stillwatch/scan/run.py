@@ -148,20 +148,21 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
             marks["judge"] = time.monotonic() - started
             refusals = log.refusals_with_bytes() if how.get("keep_refused") else list(log.refusals)
             inputs = _inputs(log, rows, refusals)
-            scanned = []
-            for options in settings:
+            releases = release_events(tables.get("releases"))
+            sight = [*sights(_seen(reduced, tables)), *table_sights(lookups)]
+            earlier = how.get("earlier")
+
+            def outcome(options: Options) -> Scanned:
                 progress("members", 0, 1)
                 concluded = conclude(judged, roads=options.roads, most_references=options.most_references)
-                releases = release_events(tables.get("releases"))
                 progress("skeletons", 0, 1)
                 result = tabulate(
                     concluded.judged, concluded.listed, concluded.assigned, tables.get("releases"), log
                 )
-                earlier = how.get("earlier")
                 if earlier is not None:
                     result = inherited(result, earlier)
                 marks["members"] = time.monotonic() - started
-                outcome = concluded.judged.conformal
+                compared = concluded.judged.conformal
                 run = Run(
                     version=version(),
                     config_digest=options.digest(lookups.used, rules.digest),
@@ -174,11 +175,11 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     last_ts=iso(int(reduced.last_us.max())),
                     candidates=judged.candidates,
                     confirmed=len(judged.findings),
-                    references=outcome.references,
-                    references_needed=outcome.needed,
-                    p_min=outcome.p_min,
+                    references=compared.references,
+                    references_needed=compared.needed,
+                    p_min=compared.p_min,
                     reach=reach(concluded.judged),
-                    sight=[*sights(_seen(reduced, tables)), *table_sights(lookups)],
+                    sight=sight,
                     releases=releases,
                     notes=_notes(concluded.judged, concluded.listed),
                     tables=list(lookups.used),
@@ -192,20 +193,18 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     "skipped": list(log.skipped),
                     "python": sys.version.split()[0],
                 }
-                findings = Findings(schema_version=SCHEMA_VERSION, run=run, groups=result.groups)
-                scanned.append(
-                    Scanned(
-                        findings,
-                        result.accounts,
-                        result.streams,
-                        result.families,
-                        result.profiles,
-                        result.waterfall,
-                        refusals,
-                        info,
-                    )
+                return Scanned(
+                    Findings(schema_version=SCHEMA_VERSION, run=run, groups=result.groups),
+                    result.accounts,
+                    result.streams,
+                    result.families,
+                    result.profiles,
+                    result.waterfall,
+                    refusals,
+                    info,
                 )
-            return scanned
+
+            return [outcome(options) for options in settings]
         finally:
             collector.close()
 
