@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from stillwatch.detect import members as mb
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.population import F64, I32, I64
+
+Bools = npt.NDArray[np.bool_]
 
 SHOWN = 8
 """Keys of one view and account that are listed one by one; the others are one step together."""
@@ -27,6 +30,11 @@ class Steps:
     """Place in the accounts asked for."""
     key: I64
     bits: F64
+
+    def of(self, kept: Bools) -> Steps:
+        """The steps of some of the accounts. `kept` bool (accounts asked for,)."""
+        rows = kept[self.account]
+        return Steps((np.cumsum(kept) - 1)[self.account[rows]], self.key[rows], self.bits[rows])
 
 
 def steps(

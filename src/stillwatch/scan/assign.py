@@ -33,8 +33,22 @@ class Assignment:
     e_bits: F64
     bits: dict[str, F64]
     """Bits per view: FORM, LINK, TIME."""
+    weak: npt.NDArray[np.bool_]
+    """Members that stand on one view: a campaign does not name them."""
     steps: dict[str, wf.Steps] = field(default_factory=dict)
     """What single keys add, per view; for campaigns and leads."""
+
+    def strong(self) -> Assignment:
+        """Without the members that stand on one view."""
+        kept = ~self.weak
+        return Assignment(
+            self.accounts[kept],
+            self.core[kept],
+            self.e_bits[kept],
+            {view: bits[kept] for view, bits in self.bits.items()},
+            self.weak[kept],
+            {view: steps.of(kept) for view, steps in self.steps.items()},
+        )
 
 
 def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
@@ -82,8 +96,6 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
             keep = core
         else:
             core &= evidence.belongs(bits, len(finding.members), linked(bits["LINK"][core]))[0]
-            if finding.verdict == "campaign":
-                core &= _besides(bits) >= HALF_WAY * np.log2(n / len(finding.members))
             keep = core | (recruit & ~blocked[accounts])
         steps: dict[str, wf.Steps] = {}
         if finding.verdict != "cleared":
@@ -92,7 +104,8 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
                     index, accounts[keep], finding.members, evidence.base[view], niches[view], fold
                 )
         mine = {view: b[keep] for view, b in bits.items()}
-        return Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, steps)
+        weak = core & (_besides(bits) < HALF_WAY * np.log2(n / len(finding.members)))
+        return Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, weak[keep], steps)
 
     return each(settle, range(len(findings)))
 

@@ -47,7 +47,7 @@ def conclude(
     assigned = assign(judged, listed)
     if refit(judged, listed, assigned):
         judged = _weakened(judged, references, roads)
-    return Concluded(judged, *_still_groups(listed, assigned))
+    return Concluded(judged, *_still_groups(listed, [*map(_named, listed, assigned)]))
 
 
 def _decided(judged: Judged, references: list[Finding], roads: tuple[str, ...]) -> Judged:
@@ -108,6 +108,22 @@ def refit(judged: Judged, listed: list[Finding], assigned: list[Assignment]) -> 
 
     each(explain, changed)
     return bool(changed)
+
+
+def _named(finding: Finding, assignment: Assignment) -> Assignment:
+    """Whom a campaign names: nobody who stands on one view. Where too few are left, the group is a lead.
+
+    The tests were made on the group, which those accounts belong to: only their names are held back.
+    """
+    if finding.verdict != "campaign" or not assignment.weak.any():
+        return assignment
+    strong = assignment.strong()
+    if int(strong.core.sum()) < LEAST_GROUP:
+        finding.verdict, finding.why, finding.roads = "lead", "one_view", ()
+        return assignment
+    finding.withheld = int(assignment.weak.sum())
+    finding.members = np.setdiff1d(finding.members, assignment.accounts[assignment.weak])
+    return strong
 
 
 def _still_groups(

@@ -154,6 +154,8 @@ class Finding:
     why: str | None = None
     roads: tuple[str, ...] = ()
     entity_share: float = 0.0
+    withheld: int = 0
+    """Members that are not named, because they stand on one view."""
 
     def everywhere(self, level: float = EVERY_VIEW_P) -> bool:
         """Whether every view that did not find the group confirms it, each at `level`.

@@ -202,6 +202,9 @@ def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evid
     if finding.fired(judged.direct_level) and only_signups(finding, judged.direct_level):
         text = TEAMS_WORDS.format(100 * finding.web)
         against.append(Evidence(kind="COUNTER", signal="came_together", bits=0.0, text=text))
+    if finding.withheld:
+        text = f"{finding.withheld:,} more belong to it by one kind of evidence alone; they are not named."
+        against.append(Evidence(kind="COUNTER", signal="withheld", bits=0.0, text=text))
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")
         text = f"{100 * finding.openness.share:.0f} % of the members stand behind one {kind}."
