@@ -22,6 +22,7 @@ from stillwatch.arena.board.levels import operation_scores, stream_score, wrongl
 from stillwatch.arena.board.page import render
 from stillwatch.arena.board.summary import mean
 from stillwatch.arena.board.truth import read_truth
+from stillwatch.cli.contest import ours
 from stillwatch.schema.errors import OutputError, UsageError
 
 SMALL = Cell("mixed", 400, 2_000, 3)
@@ -71,6 +72,12 @@ def oracle(log: Path, out: Path) -> None:
 def crowd(log: Path, out: Path) -> None:
     """Names everybody as one campaign."""
     _named(out, "all", {"everybody": _everybody(log)})
+
+
+def fewer(log: Path, out: Path) -> None:
+    """Names every operation; with a third of the references, none."""
+    _named(out, "all", _truth(log))
+    _named(out, "third", {})
 
 
 def broken(log: Path, out: Path) -> None:
@@ -154,9 +161,25 @@ def test_settings_that_are_asked_for_later_are_measured_then(tmp_path: Path, log
     }
     assert board.measure(place, [SMALL], [both], say=said.append) == 0
     assert len(said) == 4
+    third = board.Method("m", "two other settings", fewer, ("all", "third"))
+    assert board.measure(place, [SMALL], [third], say=said.append) == 0
+    lines = board.summarise(board.numbers(place), "m")["lines"]
+    assert {line["setting"] for line in lines} == {"all", "half", "third"}
     lacking = board.Method("n", "says two, writes one", quiet, ("all", "half"))
     assert board.measure(place, [SMALL], [lacking], say=said.append) == 1
     assert "it wrote no results folder half" in said[-1]
+
+
+def test_the_scan_is_measured_with_the_references_and_roads_asked_for(tmp_path: Path, log: Path) -> None:
+    assert ours().settings == ("all",)
+    method = ours(roads=True, references=(150, 20))
+    assert method.settings == (
+        *("all", "150 references", "50 references", "20 references", "0 references"),
+        *("references alone", "direct alone"),
+    )
+    method = ours(references=(3,))
+    method.run(log, tmp_path)
+    assert {folder.name for folder in tmp_path.iterdir()} == set(method.settings)
 
 
 def test_damaged_numbers_are_named(tmp_path: Path, log: Path) -> None:

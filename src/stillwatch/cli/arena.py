@@ -86,6 +86,9 @@ def arena_run(
     roads: Annotated[
         bool, typer.Option("--roads", help="Also with 0, 20 and 50 references, and each road alone.")
     ] = False,
+    references: Annotated[
+        str | None, typer.Option(help="Also with at most so many reference groups, as in 150,500,1000.")
+    ] = None,
     found_at: Annotated[
         bool, typer.Option("--found-at", help="Also cut the logs by days: when is each operation found?")
     ] = False,
@@ -103,11 +106,11 @@ def arena_run(
     cells = board.plan(
         [name for name in scenarios.split(",") if name],
         board.parse_seeds(seeds),
-        accounts=_sizes(accounts),
+        accounts=_numbers(accounts, "accounts"),
         operation=operation,
         settings=sorted(arena.parse_settings(settings or []).items()),
     )
-    methods = [ours(settings=roads), *baselines(against)]
+    methods = [ours(roads=roads, references=_numbers(references, "references")), *baselines(against)]
     place = board.Place(out, corpora, traces, logs, measured_version())
     if fresh:
         board.forget(place, cells)
@@ -115,7 +118,7 @@ def arena_run(
         place,
         cells,
         methods,
-        dated=ours(settings=False) if found_at else None,
+        dated=ours() if found_at else None,
         say=lambda text: print(text, file=sys.stderr),
     )
     found = board.summarise(board.numbers(place), methods[0].name)
@@ -126,13 +129,14 @@ def arena_run(
         raise typer.Exit(5)
 
 
-def _sizes(text: str | None) -> list[int]:
+def _numbers(text: str | None, option: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} names no populations", hint="for example --accounts 2000,20000"
-        ) from error
+        found = [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        found = [-1]
+    if any(number < 0 for number in found):
+        raise UsageError(f"{text!r} are no numbers for --{option}", hint=f"for example --{option} 2000,20000")
+    return found
 
 
 @arena_app.command("adversary")
@@ -154,7 +158,7 @@ def arena_adversary(
     """Search operations for the cheapest way past the scan, and print its price."""
     out.mkdir(parents=True, exist_ok=True)
     found = adversary.search(
-        ours(settings=False).run,
+        ours().run,
         trials=trials,
         accounts=accounts,
         seed=seed,

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
 from stillwatch.arena.board.method import Method
 from stillwatch.scan import Options, Scanned, scan_each
+from stillwatch.scan.conclude import ROADS
 from stillwatch.scan.run import version
 from stillwatch.store.results import Results, write_results
 
-SETTINGS = {
-    "all": Options(),
-    "50 references": Options(most_references=50),
-    "20 references": Options(most_references=20),
-    "0 references": Options(most_references=0),
-    "references alone": Options(roads=("references",)),
-    "direct alone": Options(roads=("direct",)),
-}
+ROADS_ALONE = {f"{road} alone": Options(roads=(road,)) for road in ROADS}
+USUAL_REFERENCES = (0, 20, 50)
+
+
+def _options(name: str) -> Options:
+    """The setting that a results folder is named after: `all`, `N references`, or a road alone."""
+    if name == "all":
+        return Options()
+    return ROADS_ALONE.get(name) or Options(most_references=int(name.split()[0]))
 
 
 def results_of(scanned: Scanned) -> Results:
@@ -35,27 +39,21 @@ def results_of(scanned: Scanned) -> Results:
     )
 
 
-def _run(log: Path, out: Path, names: tuple[str, ...]) -> None:
-    for name, scanned in zip(names, scan_each([str(log)], [SETTINGS[n] for n in names]), strict=True):
+def run_settings(log: Path, out: Path, names: tuple[str, ...] = ("all",)) -> None:
+    """The scan with every setting of `names`, each into the folder of its name; by default as a user runs it."""
+    for name, scanned in zip(names, scan_each([str(log)], [_options(n) for n in names]), strict=True):
         write_results(out / name, results_of(scanned))
 
 
-def run_all_settings(log: Path, out: Path) -> None:
-    """The scan with every setting."""
-    _run(log, out, tuple(SETTINGS))
+def ours(*, roads: bool = False, references: Sequence[int] = ()) -> Method:
+    """The scan under test: with all references, also with at most so many, and with each road alone.
 
-
-def run_default(log: Path, out: Path) -> None:
-    """The scan as a user runs it."""
-    _run(log, out, ("all",))
-
-
-def ours(*, settings: bool) -> Method:
-    """The scan under test."""
+    `roads` brings `USUAL_REFERENCES` along.
+    """
     about = "this scan: found on one kind of evidence, proven on another"
-    if settings:
-        return Method("stillwatch", about, run_all_settings, tuple(SETTINGS))
-    return Method("stillwatch", about, run_default)
+    counts = sorted({*references, *(USUAL_REFERENCES if roads else ())}, reverse=True)
+    names = ("all", *(f"{count} references" for count in counts), *(ROADS_ALONE if roads else ()))
+    return Method("stillwatch", about, partial(run_settings, names=names), names)
 
 
 def measured_version() -> str:

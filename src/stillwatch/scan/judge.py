@@ -62,20 +62,22 @@ def split_by_unit(context: Context, found: list[Candidate]) -> list[tuple[Candid
     group = context.units.honest_group
     shut = context.units.gateway
     out: list[tuple[Candidate, int]] = []
-    taken: set[int] = set()
+    taken = np.zeros(int(group.max(initial=-1)) + 1, bool)
     for candidate in found:
         members = candidate.members[~shut[candidate.members]]
         codes = group[members]
         known, counts = np.unique(codes[codes >= 0], return_counts=True)
         for code, count in zip(known.tolist(), counts.tolist(), strict=True):
-            if count >= LEAST_GROUP and count >= ENTITY_SHARE * len(members) and code not in taken:
-                taken.add(code)
+            if count >= LEAST_GROUP and count >= ENTITY_SHARE * len(members) and not taken[code]:
+                taken[code] = True
                 mine = members[codes == code]
                 out.append((Candidate(candidate.view, mine, candidate.origin), code))
         # One account stands for each known-honest group in what remains.
         first = np.zeros(len(members), bool)
         first[np.unique(codes, return_index=True)[1]] = True
-        rest = members[(codes < 0) | (first & ~np.isin(codes, sorted(taken)))]
+        spoken_for = codes >= 0
+        spoken_for[spoken_for] = taken[codes[spoken_for]] | ~first[spoken_for]
+        rest = members[~spoken_for]
         if len(rest) >= LEAST_GROUP:
             out.append((Candidate(candidate.view, rest, candidate.origin), -1))
     return out

@@ -88,6 +88,7 @@ def measure(
         cell.compose(log, place.corpora, place.traces)
         for method in missing:
             row = one(log, method)
+            row["settings"] = _settings_so_far(place, cell, method.name) | row["settings"]
             failed += row["failure"] is not None
             _keep(place, cell, method.name, row)
             say(f"[{number}/{len(cells)}] {cell.name}: {method.name}: {_brief(row)}")
@@ -155,6 +156,13 @@ def _done(place: Place, cell: Cell, name: str, settings: tuple[str, ...] = ()) -
         return False
     row = _read(path)
     return row["failure"] is None and set(settings) <= set(row["settings"])
+
+
+def _settings_so_far(place: Place, cell: Cell, name: str) -> dict[str, Any]:
+    """Settings that the same version has measured on this log before: they stay."""
+    path = _path(place, cell, name)
+    row = _read(path) if path.exists() else None
+    return {} if row is None or row["version"] != place.version else dict(row["settings"])
 
 
 def _keep(place: Place, cell: Cell, name: str, row: dict[str, Any]) -> None:
