@@ -56,3 +56,36 @@ def test_an_update_is_no_other_client_and_missing_columns_are_nothing() -> None:
     assert found["languages"].tolist() == [1, 1, 2, 0]
     assert not found["tool_sets"].any()
     assert "end_users" not in found
+
+
+def test_a_relay_that_claims_many_clients_over_one_stack_borrows_them() -> None:
+    """Each client has stacks of its own; the relay claims six of them over one that only one of them has."""
+    rng = np.random.default_rng(3)
+    client = rng.integers(1, 7, 900).astype(np.uint64)
+    stack = client * np.uint64(100) + rng.integers(0, 3, 900).astype(np.uint64)
+    account = np.arange(900, dtype=np.int32)
+    relay = np.full(6, 900, np.int32)
+    found = fanout.borrowed_clients(
+        np.append(account, relay),
+        np.append(client, np.arange(1, 7, dtype=np.uint64)),
+        np.append(stack, np.full(6, 100, np.uint64)),
+        901,
+    )
+    assert found[900] == 5
+    assert not found[:900].any()
+    # A client that few claim may have any stack, and so may one that many claim from everywhere.
+    assert not fanout.borrowed_clients(account[:40], client[:40] * 0 + 1, stack[:40], 40).any()
+    anywhere = np.arange(900, dtype=np.uint64)
+    assert fanout.borrowed_clients(account, client * np.uint64(0) + np.uint64(1), anywhere, 900).sum() == 900
+    nobody = np.zeros(0, np.uint64)
+    assert fanout.borrowed_clients(account[:0], nobody, nobody, 3).tolist() == [0, 0, 0]
+
+
+def test_requests_at_once_are_counted_while_they_are_answered() -> None:
+    account = np.array([0, 0, 0, 1, 1, 2, 1], np.int32)
+    start = np.array([0, 5, 10, 0, 10, 0, 100])
+    took = np.array([10, 20, 5, 10, 5, -1, 0])
+    # Account 0: the first ends when the third arrives. Account 1: one after the other. Account 2: not known.
+    assert fanout.requests_at_once(account, start, took, 4).tolist() == [2, 1, 0, 0]
+    order = np.random.default_rng(0).permutation(7)
+    assert fanout.requests_at_once(account[order], start[order], took[order], 4).tolist() == [2, 1, 0, 0]

@@ -21,10 +21,11 @@ from stillwatch.engine.spool import Spool
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
 from stillwatch.scan.asked import Models, asks_nothing, declined
 from stillwatch.scan.events import EventCollector, Events
+from stillwatch.scan.fan import FanOut
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
 from stillwatch.sketch import PartSketch, RulePack, default_rules, sketch_of, stored_or_text
-from stillwatch.views import fanout, form, link
+from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
 from stillwatch.views.families import Families, find_families
 from stillwatch.views.time import HOUR_US, Activity
@@ -33,7 +34,7 @@ COLUMNS = (
     "exchange_id", "ts", "account_id", "entity_id", "end_user_id", "end_user_trust", "gateway_id", "model",
     "system", "prompt", "system_sketch", "prompt_sketch", "content_state", "turn_hashes", "n_messages",
     "system_hash", "tools_hash", "format_hash", "reasoning_in", "reasoning_out", "newest_role", "status", "refused",
-    "blocked_by", "ip", "ja4", "header_hash", "user_agent",
+    "blocked_by", "ip", "ja4", "header_hash", "user_agent", "latency_ms",
 )  # fmt: skip
 """What a scan reads of `exchanges`."""
 
@@ -113,7 +114,7 @@ class Collector:
         self._signals: tuple[BatchSignal, ...] = (*link.BATCH_SIGNALS, *form.BATCH_SIGNALS)
         self._tables = {signal.name: Aggregate() for signal in self._signals}
         self._hours = Aggregate()
-        self._fan = {name: Aggregate() for name in fanout.OF_EXCHANGES}
+        self._fan = FanOut()
         self._prompts = Spool(folder / "prompt.u64")
         self._systems = SystemPrompts(folder, self._rules)
         self._places = Places()
@@ -162,14 +163,16 @@ class Collector:
         self._prompts.append(prompt.post_offsets, prompt.post)
         self._systems.add(batch, account, ts, len(self._places))
         self._keep_places(batch)
+        stack = np.zeros(len(account), np.uint64)
         for signal in self._signals:
             keys = signal.keys(batch)
             if signal.name == link.AddressBlock.name:
                 # What strangers come out of ties nobody, and puts nobody at one site.
                 keys = np.where(self._lookups.shared_exits(column(batch, "ip")), np.uint64(0), keys)
             self._tables[signal.name].add(account, keys, ts)
-        for name, values in fanout.values(batch, prompt.script):
-            self._fan[name].add(account, values, ts)
+            if signal.name == link.Stack.name:
+                stack = keys
+        self._fan.add(batch, account, ts, prompt.script, stack)
         self._hours.add(account, (ts // HOUR_US).astype(np.uint64), ts)
 
     def _put(self, name: str, values: npt.NDArray[Any]) -> None:
@@ -254,7 +257,7 @@ class Collector:
             _family_rows(systems.families, systems.account, systems.first_us, "system_family", n)
         )
         activity, first_hour = self._activity(rank, n)
-        diversity = self._diversity(rank, n, systems)
+        diversity = self._fan.finish(rank, account, ts, systems.account)
         declared = np.full(n, -1, np.int64)
         names = sorted(set(self._declared.values()))
         number = {name: i for i, name in enumerate(names)}
@@ -292,11 +295,6 @@ class Collector:
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:
         group, key, count, first, last = self._tables.pop(name).rows()
         return _part(kinds.index(name), rank[group], key, count, first, last)
-
-    def _diversity(self, rank: I32, n: int, systems: Systems) -> I64:
-        found = {name: np.bincount(rank[table.rows()[0]], minlength=n) for name, table in self._fan.items()}
-        found["system_prompts"] = np.bincount(systems.account, minlength=n)
-        return np.stack([found[kind] for kind in fanout.KINDS]).astype(np.int64)
 
     def _activity(self, rank: I32, n: int) -> tuple[Activity, int]:
         group, hour, count, _, _ = self._hours.rows()
