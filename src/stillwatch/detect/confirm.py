@@ -18,6 +18,7 @@ import numpy as np
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.population import F64, I64, Bool, Seats, Strata, seats_for, seeded
 from stillwatch.detect.rhythm import Rhythm
+from stillwatch.detect.scratch import Scratch
 
 VIEWS = ("FORM", "LINK", "TIME")
 MOST_DRAWS = 999
@@ -28,6 +29,7 @@ TAIL = 100
 LARGE_GROUP = 200
 SUBGROUPS = 15
 LEAST_IN_TIME = 5
+_scratch = Scratch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +114,21 @@ def _null_of_keys(
     account_offsets: Any,
     keys: Any,
     weight: Any,
-    accounts: int,
+    count: Any,
+    touched: Any,
+    used: Any,
+    mark: int,
     draws: int,
     stop: int,
     seed: Any,
 ) -> Any:
-    count, touched = np.zeros(len(weight), np.int32), np.empty(len(weight) + 1, np.int32)
-    used = np.full(accounts, -1, np.int32)
     out = np.empty(len(start), np.int64)
     null = np.empty(draws)
     above = 0
     state = seed
     for d in range(draws):
         a, b = bounds[d % (len(bounds) - 1)], bounds[d % (len(bounds) - 1) + 1]
-        state = _draw(pool, start[a:b], size[a:b], used, d, out, state)
+        state = _draw(pool, start[a:b], size[a:b], used, mark + d, out, state)
         null[d] = co_occurrence(out[: b - a], account_offsets, keys, weight, count, touched)
         if null[d] >= observed:
             above += 1
@@ -186,11 +189,12 @@ def _null_of_time(
     bounds: Any,
     residuals: Any,
     loud: Any,
+    used: Any,
+    mark: int,
     draws: int,
     stop: int,
     seed: Any,
 ) -> Any:
-    used = np.full(len(residuals), -1, np.int32)
     out, seen = np.empty(len(start), np.int64), np.empty(len(start), np.int64)
     total = np.zeros(residuals.shape[1])
     null = np.empty(draws)
@@ -198,7 +202,7 @@ def _null_of_time(
     state = seed
     for d in range(draws):
         a, b = bounds[d % (len(bounds) - 1)], bounds[d % (len(bounds) - 1) + 1]
-        state = _draw(pool, start[a:b], size[a:b], used, d, out, state)
+        state = _draw(pool, start[a:b], size[a:b], used, mark + d, out, state)
         null[d] = _correlation(out[: b - a], residuals, loud, total, seen)
         if null[d] >= observed:
             above += 1
@@ -263,7 +267,7 @@ def keys_against_null(
 ) -> Tested:
     """Rarity-weighted co-occurrence of the candidate, or of its `parts`, against groups that match them in turn."""
     own = index.telling
-    count, touched = np.zeros(len(own.key), np.int32), np.empty(len(own.key) + 1, np.int32)
+    count, touched = _scratch.of_keys(len(own.key))
     each = sorted(
         co_occurrence(members, own.account_offsets, own.keys, own.weight, count, touched) for members in parts
     )
@@ -277,7 +281,9 @@ def keys_against_null(
         own.account_offsets,
         own.keys,
         own.weight,
-        index.accounts,
+        count,
+        touched,
+        *_scratch.marks(index.accounts, draws),
         draws,
         STOP_AFTER,
         np.uint64(seed),
@@ -310,6 +316,7 @@ def time_against_null(
         *_side_by_side([seats[i] for i in visible], [seen[i] for i in visible]),
         rhythm.residuals,
         rhythm.loud,
+        *_scratch.marks(len(rhythm.loud), draws),
         draws,
         STOP_AFTER,
         np.uint64(seed),

@@ -13,13 +13,41 @@ from stillwatch.detect.population import F64, I32, I64, Bool
 from stillwatch.engine.holders import grouped
 
 
+SPARSE = 16
+"""A group that holds less than this part of all keys is counted by sorting: a place for every key costs more."""
+
+
+@nb.njit(nogil=True, cache=True)
+def _runs(members: Any, account_offsets: Any, keys: Any, total: int) -> Any:
+    """`_held` by sorting the `total` keys that the members hold, one account after the other."""
+    every = np.empty(total, np.int64)
+    n = 0
+    for m in members:
+        for i in range(account_offsets[m], account_offsets[m + 1]):
+            every[n] = keys[i]
+            n += 1
+    every.sort()
+    held = np.empty(total, np.int64)
+    used = 0
+    for i in range(total):
+        if i == 0 or every[i] != every[i - 1]:
+            every[used] = every[i]
+            held[used] = 1
+            used += 1
+        else:
+            held[used - 1] += 1
+    return every[:used].copy(), held[:used].copy()
+
+
 @nb.njit(nogil=True, cache=True)
 def _held(members: Any, account_offsets: Any, keys: Any, n_keys: int) -> Any:
-    """(keys that a member holds, how many members hold each), in the order in which they are met."""
-    count = np.zeros(n_keys, np.int32)
+    """(keys that a member holds, how many members hold each), in no order that anybody should rely on."""
     total = 0
     for m in members:
         total += account_offsets[m + 1] - account_offsets[m]
+    if total < n_keys // SPARSE:
+        return _runs(members, account_offsets, keys, total)
+    count = np.zeros(n_keys, np.int32)
     touched = np.empty(min(total, n_keys), np.int64)
     n = 0
     for m in members:
