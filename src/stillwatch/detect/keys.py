@@ -12,7 +12,6 @@ import numpy.typing as npt
 from stillwatch.detect.population import F64, I32, I64, Bool
 from stillwatch.engine.holders import grouped
 
-
 SPARSE = 16
 """A group that holds less than this part of all keys is counted by sorting: a place for every key costs more."""
 
