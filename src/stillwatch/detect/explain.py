@@ -179,11 +179,11 @@ def calendar(hour: I64, member: I64) -> float:
 def tying_keys(index: KeyIndex, members: I64) -> I64:
     """Keys that more members hold than chance explains, and that are no provider's, sorted."""
     key, count = index.held(members)
-    df = index.df()
-    several = (count >= 2) & (index.weight[key] > 0) & (df[key] <= WEB_COMMON * index.accounts)
-    key, count = key[several], count[several]
-    chance = stats.poisson.sf(count - 1, df[key] * (len(members) / index.accounts))
-    return key[chance * int((df >= 2).sum()) <= WEB_CHANCE]
+    df = index.key_offsets[key + 1] - index.key_offsets[key]
+    several = (count >= 2) & (index.weight[key] > 0) & (df <= WEB_COMMON * index.accounts)
+    key, count, df = key[several], count[several], df[several]
+    chance = stats.poisson.sf(count - 1, df * (len(members) / index.accounts))
+    return key[chance * index.shared <= WEB_CHANCE]
 
 
 def webs(index: KeyIndex, members: I64) -> I64:
@@ -195,8 +195,8 @@ def webs(index: KeyIndex, members: I64) -> I64:
     first = np.repeat(index.account_offsets[members] - np.cumsum(lengths) + lengths, lengths)
     keys = index.keys[first + np.arange(lengths.sum())].astype(np.int64)
     owner = np.repeat(np.arange(len(members)), lengths)
-    owner, keys = owner[ties[keys]], keys[ties[keys]]
-    size = len(members) + index.n_keys
+    owner, keys = owner[ties[keys]], np.unique(keys[ties[keys]], return_inverse=True)[1]
+    size = len(members) + int(keys.max(initial=-1)) + 1
     edges = coo_array((np.ones(len(owner), np.int8), (owner, len(members) + keys)), shape=(size, size))
     return connected_components(edges, directed=False)[1][: len(members)].astype(np.int64)
 

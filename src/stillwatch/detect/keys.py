@@ -154,8 +154,11 @@ class KeyIndex:
     weight: F64
     """ln(accounts / holders) per key; 0 for public keys and for keys with one holder."""
     telling: Telling = field(init=False)
+    shared: int = field(init=False)
+    """Keys with several holders."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shared", int((self.df() >= 2).sum()))
         offsets, keys, key = _weighed(self.account_offsets, self.keys, self.weight)
         object.__setattr__(self, "telling", Telling(offsets, keys, key, self.weight[key]))
 
