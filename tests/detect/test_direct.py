@@ -6,6 +6,7 @@ import numpy as np
 
 from stillwatch.detect.direct import (
     DAY_US,
+    sign_ups,
     signup_batch,
     takeover,
     work_split,
@@ -46,11 +47,11 @@ def test_scripted_sign_ups_are_seen_and_a_viral_day_is_not() -> None:
     )
     lesson = 20_014 * DAY_US + rng.integers(0, 900_000_000, 30)
     created = np.concatenate([people, launch, script, lesson]).astype(np.int64)
-    kind = np.zeros(len(created), np.int64)
-    assert signup_batch(created, kind, np.arange(5600, 5640)).p < 1e-6
-    assert signup_batch(created, kind, np.arange(5640, 5670)).p == 1.0, "one session is no script"
-    assert signup_batch(created, kind, np.arange(5000, 5100)).p > 1e-3
-    assert signup_batch(created, kind, np.arange(0, 100)).p > 1e-3
+    opened = sign_ups(created, np.zeros(len(created), np.int64))
+    assert signup_batch(opened, np.arange(5600, 5640)).p < 1e-6
+    assert signup_batch(opened, np.arange(5640, 5670)).p == 1.0, "one session is no script"
+    assert signup_batch(opened, np.arange(5000, 5100)).p > 1e-3
+    assert signup_batch(opened, np.arange(0, 100)).p > 1e-3
 
 
 def test_hot_standby_is_seen_and_chance_is_not() -> None:
@@ -70,5 +71,5 @@ def test_hot_standby_is_seen_and_chance_is_not() -> None:
 
 def test_dates_without_a_time_of_day_are_no_batch() -> None:
     created = np.random.default_rng(4).integers(20_000, 20_030, 400) * 86_400_000_000
-    found = signup_batch(created, np.zeros(400, np.int64), np.arange(60))
+    found = signup_batch(sign_ups(created, np.zeros(400, np.int64)), np.arange(60))
     assert (found.p, found.observed) == (1.0, 0)

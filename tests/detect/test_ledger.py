@@ -8,6 +8,7 @@ from stillwatch.detect.ledger import (
     MOST_HOLDERS,
     Moves,
     Partners,
+    between,
     find_handovers,
     find_replays,
     moved,
@@ -35,10 +36,14 @@ def test_handovers_inside_a_group_are_seen_and_public_prefixes_are_not() -> None
     assert moves.after_refusal.tolist() == [True, False]
     member = np.zeros(1000, bool)
     member[:4] = True
-    assert moved("handover", "HANDOVER", moves, member, np.ones(2, bool)).p < 1e-4
+    assert moved("handover", "HANDOVER", between(moves, np.ones(2, bool), 1000), member).p < 1e-4
     few = np.arange(1000) < 2
-    assert moved("handover", "HANDOVER", moves, few, np.ones(2, bool)).p == 1.0, "one pair may be one person"
-    assert moved("handover", "HANDOVER", moves, member, np.zeros(2, bool)).p == 1.0, "one known owner"
+    assert moved("handover", "HANDOVER", between(moves, np.ones(2, bool), 1000), few).p == 1.0, (
+        "one pair may be one person"
+    )
+    assert moved("handover", "HANDOVER", between(moves, np.zeros(2, bool), 1000), member).p == 1.0, (
+        "one known owner"
+    )
 
 
 def test_a_block_that_comes_back_under_another_account_is_a_move() -> None:
@@ -68,11 +73,12 @@ def test_moves_all_over_a_log_are_no_evidence_against_a_group() -> None:
     rng = np.random.default_rng(1)
     source, target = rng.integers(0, 400, (2, 3000))
     moves = Moves(source, target, np.zeros(3000, np.int64), np.zeros(3000, bool))
+    pairs = between(moves, np.ones(3000, bool), 400)
     p = []
     for draw in range(100):
         member = np.zeros(400, bool)
         member[np.random.default_rng(draw).choice(400, 40, replace=False)] = True
-        p.append(moved("replay", "TRACE", moves, member, np.ones(3000, bool)).p)
+        p.append(moved("replay", "TRACE", pairs, member).p)
     assert float(np.mean(np.array(p) <= 0.05)) <= 0.12
 
 

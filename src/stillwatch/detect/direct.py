@@ -123,36 +123,66 @@ def coarse(created_us: I64) -> bool:
     return len(created_us) > 0 and float((created_us % HOUR_US == 0).mean()) > 0.5
 
 
-def signup_batch(created_us: I64, mail_class: I64, members: I64) -> Direct:
+@dataclass(frozen=True, slots=True)
+class SignUps:
+    """When all accounts of a log were opened: what `signup_batch` compares every group with."""
+
+    created_us: I64
+    """int64 (accounts,), 0 where unknown."""
+    mail_class: I64
+    """int64 (accounts,)."""
+    coarse: bool
+    hour: I64
+    """Hours since 1970 in which at least one was opened, sorted."""
+    count: I64
+    """Accounts opened in each of them."""
+    by_clock: I64
+    """Accounts opened at each hour of the day, int64 (24,)."""
+
+    def on(self, day: int) -> I64:
+        """Accounts opened in each hour of one day (since 1970), int64 (24,)."""
+        out = np.zeros(24, np.int64)
+        a, b = np.searchsorted(self.hour, [day * 24, day * 24 + 24])
+        out[self.hour[a:b] - day * 24] = self.count[a:b]
+        return out
+
+
+def sign_ups(created_us: I64, mail_class: I64) -> SignUps:
+    """Count the sign-ups of a log, once for all groups."""
+    known = created_us[created_us > 0]
+    hour, count = np.unique(known // HOUR_US, return_counts=True)
+    by_clock = np.bincount(hour % 24, count, minlength=24).astype(np.int64)
+    return SignUps(created_us, mail_class, coarse(known), hour, count, by_clock)
+
+
+def signup_batch(population: SignUps, members: I64) -> Direct:
     """Opened by a script? Given the day and the mail class, sign-ups follow the population's hours of that day.
 
-    `created_us` int64 (accounts,), 0 where unknown; `mail_class` int64 (accounts,). Counted are successive
-    sign-ups of one class within five minutes (never more than the pairs that the expectation counts). The day
-    on which most members signed up is left out: a course, a launch or a move of a firm's staff is one session, which
-    explains it; a script comes again.
+    Counted are successive sign-ups of one class within five minutes (never more than the pairs that the expectation
+    counts). The day on which most members signed up is left out: a course, a launch or a move of a firm's staff is
+    one session, which explains it; a script comes again.
     """
+    created_us = population.created_us
     known = members[created_us[members] > 0]
     none = Direct("signup_batch", "LINK", 1.0, 0, 0.0)
-    if len(known) < 5 or coarse(created_us[created_us > 0]):
+    if len(known) < 5 or population.coarse:
         return none
-    outside = created_us > 0
-    outside[members] = False
-    others = created_us[outside]
-    hour_of_day = np.bincount((others // HOUR_US) % 24, minlength=24) + 1.0
+    # Everybody else's hours: the group does not explain itself.
+    mine = created_us[known] // HOUR_US
+    hour_of_day = population.by_clock - np.bincount(mine % 24, minlength=24) + 1.0
     average = hour_of_day / hour_of_day.sum()
-    others_day = others // DAY_US
     observed, concerned, expected = 0, 0, 0.0
     days, busy = np.unique(created_us[known] // DAY_US, return_counts=True)
     known = known[created_us[known] // DAY_US != days[busy.argmax()]]
-    day, kind = created_us[known] // DAY_US, mail_class[known]
-    for d, k in np.unique(np.column_stack([day, kind]), axis=0):
+    day, kind = created_us[known] // DAY_US, population.mail_class[known]
+    for d, k in np.unique(np.column_stack([day, kind]), axis=0).tolist():
         times = np.sort(created_us[known[(day == d) & (kind == k)]])
         if len(times) < 2:
             continue
         close = np.diff(times) <= SIGNUP_WITHIN_US
         observed += int(close.sum())
         concerned += int((np.append(close, False) | np.append(False, close)).sum())
-        that_day = np.bincount((others[others_day == d] // HOUR_US) % 24, minlength=24)
+        that_day = population.on(d) - np.bincount(mine[mine // 24 == d] % 24, minlength=24)
         profile = that_day + PRIOR_SIGNUPS * average
         profile = profile / profile.sum()
         # Two draws from one hour lie within five minutes of each other with probability about 2 x 5 / 60.

@@ -44,13 +44,17 @@ class Moves:
         return self.source * accounts + self.target
 
 
-def moved(name: str, view: str, moves: Moves, member: Bool, counted: Bool) -> Direct:
-    """More moves inside than chance? `member` bool[accounts]; `counted` bool[moves]: no known common owner.
+def between(moves: Moves, counted: Bool, accounts: int) -> I64:
+    """Distinct pairs of accounts of the `counted` moves (bool[moves]: no known common owner), as numbers, sorted."""
+    return np.unique(moves.pairs(accounts)[counted])
 
-    Counted are distinct pairs of accounts; lambda = outside pairs x n(n-1) / (N(N-1)). One pair fires nothing.
+
+def moved(name: str, view: str, pairs: I64, member: Bool) -> Direct:
+    """More moves inside than chance? `pairs`: of `between`; `member` bool[accounts].
+
+    lambda = outside pairs x n(n-1) / (N(N-1)). One pair fires nothing.
     """
     n, total = int(member.sum()), len(member)
-    pairs = np.unique(moves.pairs(total)[counted])
     inside = int((member[pairs // total] & member[pairs % total]).sum())
     outside = len(pairs) - inside
     expected = outside * n * (n - 1) / max(1, total * (total - 1))

@@ -51,9 +51,10 @@ Bool = npt.NDArray[np.bool_]
 class Passed:
     """What passed between accounts."""
 
-    handovers: ld.Moves
-    replays: ld.Moves
-    """Reasoning blocks that changed accounts."""
+    handed: I64
+    """Pairs of accounts without a known common owner that continued each other's conversations (`ledger.between`)."""
+    replayed: I64
+    """The same for reasoning blocks that changed accounts, where no conversation did: one act is not counted twice."""
     partners: ld.Partners
 
 
@@ -100,6 +101,9 @@ class Context:
     """Postings behind each FORM key."""
     first_us: dict[str, I64]
     """First time that each key was seen, for FORM and LINK; NEVER for keys without a time."""
+    span: tuple[int, int]
+    """First and last exchange of the log, microseconds."""
+    signups: dt.SignUps
 
     @property
     def rows(self) -> GroupRows:
@@ -239,6 +243,8 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         of_system,
         size,
         with_time,
+        (int(reduced.first_us[reduced.volume > 0].min()), int(reduced.last_us.max())),
+        dt.sign_ups(units.created_us, np.where(units.corporate >= 0, -1, units.mail)),
     )
 
 
@@ -262,8 +268,12 @@ def _passed(reduced: Reduced, units: Units) -> Passed:
     replays = ld.find_replays(
         blocks.out_hash, blocks.out_by, blocks.out_us, blocks.in_hash, blocks.in_by, blocks.in_us, *refusals
     )
+    n = reduced.accounts
     moves = [(m, units.apart(m.source, m.target)) for m in (handovers, replays)]
-    return Passed(handovers, replays, ld.partners(moves, reduced.accounts))
+    twice = np.isin(replays.pairs(n), handovers.pairs(n))
+    return Passed(
+        ld.between(*moves[0], n), ld.between(replays, moves[1][1] & ~twice, n), ld.partners(moves, n)
+    )
 
 
 def _first_seen(table: KeyTable) -> I64:

@@ -257,12 +257,9 @@ def moves(context: Context, members: I64) -> list[dt.Direct]:
     """
     member = np.zeros(context.reduced.accounts, bool)
     member[chosen_otherwise(context, members)] = True
-    handed, replayed = context.passed.handovers, context.passed.replays
-    apart = [context.units.apart(m.source, m.target) for m in (handed, replayed)]
-    twice = np.isin(replayed.pairs(len(member)), handed.pairs(len(member)))
     found = [
-        ld.moved("handover", "HANDOVER", handed, member, apart[0]),
-        ld.moved("replay", "TRACE", replayed, member, apart[1] & ~twice),
+        ld.moved("handover", "HANDOVER", context.passed.handed, member),
+        ld.moved("replay", "TRACE", context.passed.replayed, member),
     ]
     return [replace(d, reach=d.observed / len(members)) for d in found]
 
@@ -277,9 +274,8 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     finding.systems = own_families(context, members, context.system_key)
     own = rows.own(finding.families, finding.systems, member)
     split = _work_split(context, rows, own)
-    end, start = int(reduced.last_us.max()), int(reduced.first_us[reduced.volume > 0].min())
-    mail_class = np.where(units.corporate >= 0, -1, units.mail)
-    batch = dt.signup_batch(units.created_us, mail_class, unselected(context, members))
+    start, end = context.span
+    batch = dt.signup_batch(context.signups, unselected(context, members))
     finding.direct = [
         split,
         *moves(context, members),
