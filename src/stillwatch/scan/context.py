@@ -54,7 +54,7 @@ class Passed:
     handed: I64
     """Pairs of accounts without a known common owner that continued each other's conversations (`ledger.between`)."""
     replayed: I64
-    """The same for reasoning blocks that changed accounts, where no conversation did: one act is not counted twice."""
+    """The same for reasoning blocks, without the pairs of `handed`: one act is not counted twice."""
     partners: ld.Partners
 
 
