@@ -8,7 +8,7 @@ import pytest
 from stillwatch.detect.keys import KeyIndex, build_index
 from stillwatch.detect.ledger import no_partners
 from stillwatch.detect.rhythm import build_rhythm
-from stillwatch.scan.refine import Evidence, linked, refine
+from stillwatch.scan.refine import Evidence, Views, linked, refine
 
 ACCOUNTS = 4000
 SIZE = 40
@@ -33,7 +33,7 @@ def evidence() -> Evidence:
     form, link = _index(rng, operations, 4, 8), _index(rng, operations, 2, 6)
     hours = np.zeros((ACCOUNTS, 24), np.float32)
     silent = build_rhythm(hours, np.zeros(ACCOUNTS + 1, np.int64), np.zeros(0, np.int32), 24)
-    return Evidence({"FORM": form, "LINK": link}, silent, np.arange(200), no_partners(ACCOUNTS))
+    return Evidence(Views({"FORM": form, "LINK": link}), silent, np.arange(200), no_partners(ACCOUNTS))
 
 
 def _quiet(stage: str, done: int, total: int) -> None:
@@ -63,7 +63,7 @@ def test_a_firm_that_only_vouches_for_itself_leaves_an_operation() -> None:
     form, link = _index(rng, operations, 4, 8), _index(rng, operations, 2, 3)
     hours = np.zeros((ACCOUNTS, 24), np.float32)
     silent = build_rhythm(hours, np.zeros(ACCOUNTS + 1, np.int64), np.zeros(0, np.int32), 24)
-    evidence = Evidence({"FORM": form, "LINK": link}, silent, np.arange(200), no_partners(ACCOUNTS))
+    evidence = Evidence(Views({"FORM": form, "LINK": link}), silent, np.arange(200), no_partners(ACCOUNTS))
     mixture = np.arange(92)
     assert np.isin(operations[1], evidence.settled(mixture)).sum() >= 10, (
         "they hold themselves in the mixture"

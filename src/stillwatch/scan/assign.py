@@ -61,8 +61,8 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     fold = _fold(context, fold)
     honest = [f.members for f in judged.references]
     honest += [f.members for f in judged.findings if f.verdict == "cleared"]
-    views = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64), context.passed.partners)
+    evidence = Evidence(context.views, context.rhythm, np.zeros(0, np.int64), context.passed.partners)
+    views, base = context.views.indexes, context.views.base
     niches = {v: mb.niches_of(i, [mb.profile(i, m) for m in honest]) for v, i in views.items()}
 
     def score(finding: Finding) -> tuple[I64, dict[str, F64], F64]:
@@ -72,9 +72,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
         else:
             accounts = _touched(context, finding.members)
             bits = {
-                view: mb.cross_fitted(
-                    index, accounts, finding.members, evidence.base[view], niches[view], fold
-                )
+                view: mb.cross_fitted(index, accounts, finding.members, base[view], niches[view], fold)
                 for view, index in views.items()
             }
             bits["TIME"] = rhythm_bits(context.rhythm, finding.members, accounts)
@@ -100,9 +98,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
         steps: dict[str, wf.Steps] = {}
         if finding.verdict != "cleared":
             for view, index in views.items():
-                steps[view] = wf.steps(
-                    index, accounts[keep], finding.members, evidence.base[view], niches[view], fold
-                )
+                steps[view] = wf.steps(index, accounts[keep], finding.members, base[view], niches[view], fold)
         mine = {view: b[keep] for view, b in bits.items()}
         weak = core & (_besides(bits) < HALF_WAY * np.log2(n / len(finding.members)))
         return Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, weak[keep], steps)

@@ -20,6 +20,7 @@ from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.engine.threads import each
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.grouprows import GroupRows
+from stillwatch.scan.refine import Views
 from stillwatch.scan.units import Units
 from stillwatch.views.base import I64, KeyTable, mix
 from stillwatch.views.families import Families
@@ -104,6 +105,10 @@ class Context:
     span: tuple[int, int]
     """First and last exchange of the log, microseconds."""
     signups: dt.SignUps
+    views: Views
+    """What members are judged by: `form_once` and `identity`."""
+    views_without_signups: Views
+    """`form_once` and `arranged`."""
 
     @property
     def rows(self) -> GroupRows:
@@ -218,6 +223,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
     given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
     signup = np.isin(reduced.link.key_kind, given)
+    arranged = without(identity, signup)
     with_time = {"FORM": _first_seen(reduced.form), "LINK": _first_seen(reduced.link)}
     pool = ThreadPoolExecutor(1)
     passed = pool.submit(_passed, reduced, units)
@@ -232,7 +238,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         link_index,
         identity,
         scarce,
-        without(identity, signup),
+        arranged,
         wide_accounts(reduced.volume, reduced.diversity, ~units.gateway),
         once,
         rhythm,
@@ -245,6 +251,8 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         with_time,
         (int(reduced.first_us[reduced.volume > 0].min()), int(reduced.last_us.max())),
         dt.sign_ups(units.created_us, np.where(units.corporate >= 0, -1, units.mail)),
+        Views({"FORM": once, "LINK": identity}),
+        Views({"FORM": once, "LINK": arranged}),
     )
 
 

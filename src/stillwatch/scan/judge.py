@@ -124,8 +124,7 @@ def grown(context: Context, coordinated: list[Finding], able: Bool, progress: Pr
         return []
     pool = np.unique(np.concatenate([f.members for f in coordinated]))
     pool = pool[able[pool]]
-    indexes = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(indexes, context.rhythm, pool, context.passed.partners)
+    evidence = Evidence(context.views, context.rhythm, pool, context.passed.partners)
     inside = np.zeros(context.reduced.accounts, bool)
     inside[pool] = True
     groups = refine(evidence, [f.members[inside[f.members]] for f in coordinated], progress)
@@ -182,8 +181,7 @@ def settled_references(context: Context, found: list[Finding]) -> list[Finding]:
     Each among its own group's accounts. What settles to nothing would not have been a group.
     """
     group = context.units.honest_group
-    indexes = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(indexes, context.rhythm, np.zeros(0, np.int64), context.passed.partners)
+    evidence = Evidence(context.views, context.rhythm, np.zeros(0, np.int64), context.passed.partners)
 
     def settled(finding: Finding) -> I64:
         own = replace(evidence, pool=np.flatnonzero(group == finding.reference))
@@ -201,16 +199,14 @@ def unselected(context: Context, members: I64) -> I64:
 
     Who was chosen because of a shared sign-up batch cannot then be evidence for sign-up batches.
     """
-    indexes = {"FORM": context.form_once, "LINK": context.arranged}
-    evidence = Evidence(indexes, context.rhythm, members, context.passed.partners)
+    evidence = Evidence(context.views_without_signups, context.rhythm, members, context.passed.partners)
     keep, _ = evidence.belongs(evidence.bits(members, members), len(members))
     return members[keep]
 
 
 def chosen_otherwise(context: Context, members: I64) -> I64:
     """The members whose wording, addresses, instruments and hours would do without conversations and blocks."""
-    indexes = {"FORM": context.form_once, "LINK": context.identity}
-    evidence = Evidence(indexes, context.rhythm, members, ld.no_partners(context.reduced.accounts))
+    evidence = Evidence(context.views, context.rhythm, members, ld.no_partners(context.reduced.accounts))
     return members[evidence.plenty(evidence.bits(members, members), len(members))]
 
 

@@ -11,7 +11,6 @@ Only accounts of confirmed candidates take part. Whoever discovery missed joins 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,26 +47,43 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What accounts are judged by, computed once."""
+class Views:
+    """The indexes of the views with keys, and what is computed of them once, however many groups are judged."""
 
     indexes: dict[str, KeyIndex]
+    base: dict[str, mb.Background] = field(init=False)
+    _free: dict[str, list[I32]] = field(init=False)
+    """Scratch for `members.key_bits` that nobody uses now. As long as all keys of a log, it outlives its thread."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", {v: mb.background(i, v == "FORM") for v, i in self.indexes.items()})
+        object.__setattr__(self, "_free", {view: [] for view in self.indexes})
+
+    def bits(self, view: str, members: I64, accounts: I64) -> F64:
+        """Bits of `accounts` in one view; a member is compared with the group without itself."""
+        index, free = self.indexes[view], self._free[view]
+        try:
+            place = free.pop()
+        except IndexError:
+            place = np.full(len(index.telling.key), -1, np.int32)
+        found = mb.key_bits(index, members, self.base[view], accounts, place)
+        free.append(place)
+        return found
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What accounts are judged by."""
+
+    views: Views
     rhythm: Rhythm
     pool: I64
     """Accounts that may be members, sorted."""
     partners: ld.Partners
-    base: dict[str, mb.Background] = field(init=False)
-    _scratch: threading.local = field(init=False, default_factory=threading.local)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "base", {v: mb.background(i, v == "FORM") for v, i in self.indexes.items()})
-
-    def scratch(self, view: str) -> I32:
-        """A thread's own place for `members.key_bits`."""
-        mine: dict[str, I32] = self._scratch.__dict__
-        if view not in mine:
-            mine[view] = np.full(len(self.indexes[view].telling.key), -1, np.int32)
-        return mine[view]
+    @property
+    def indexes(self) -> dict[str, KeyIndex]:
+        return self.views.indexes
 
     @property
     def accounts(self) -> int:
@@ -75,10 +91,7 @@ class Evidence:
 
     def bits(self, members: I64, accounts: I64) -> dict[str, F64]:
         """Bits of `accounts` per view; a member is compared with the group without itself."""
-        found = {
-            view: mb.key_bits(index, members, self.base[view], accounts, self.scratch(view))
-            for view, index in self.indexes.items()
-        }
+        found = {view: self.views.bits(view, members, accounts) for view in self.indexes}
         found["TIME"] = rhythm_bits(self.rhythm, members, accounts) + self.taken_up(members, accounts)
         return found
 
@@ -111,10 +124,7 @@ class Evidence:
 
         `own`: what `linked` says of the members, where `accounts` are not among them.
         """
-        bits = {
-            view: mb.key_bits(index, members, self.base[view], accounts, self.scratch(view))
-            for view, index in self.indexes.items()
-        }
+        bits = {view: self.views.bits(view, members, accounts) for view in self.indexes}
         moved = self.taken_up(members, accounts)
         bits["TIME"] = self.rhythm.most_bits + moved
         least = linked(bits["LINK"][np.isin(accounts, members)]) if own is None else own
@@ -128,7 +138,7 @@ class Evidence:
         """(accounts of the pool outside `members` that have what it takes, bits over all views)."""
         near = self.near(members)
         near = near[~np.isin(near, members)]
-        mine = mb.key_bits(self.indexes["LINK"], members, self.base["LINK"], members, self.scratch("LINK"))
+        mine = self.views.bits("LINK", members, members)
         enough, total = self.named(members, near, linked(mine))
         enough &= total >= np.log2(self.accounts / len(members)) + MARGIN_BITS + RECRUIT_BITS
         return near[enough], total[enough]
@@ -168,7 +178,9 @@ class Evidence:
             for number in range(ROUNDS):
                 now = [members for members in moving.values() if len(members) >= LEAST_GROUP]
                 moving = {}
-                for place, (members, after) in enumerate(zip(now, pool.map(self.step, now), strict=True)):
+                # One set is looked at in this thread: many groups are settled side by side.
+                steps = pool.map(self.step, now) if len(now) > 1 else map(self.step, now)
+                for place, (members, after) in enumerate(zip(now, steps, strict=True)):
                     if progress is not None:
                         progress("members", number * len(now) + place, ROUNDS * len(now))
                     still = np.array_equal(members, after)
