@@ -82,6 +82,8 @@ class Reduced:
     """Different values of each of `views.fanout.KINDS` by account, shape (kinds, accounts)."""
     models: list[str]
     """Names of the models by code."""
+    script: I64
+    """Class of letters in which most of an account's prompts are written, 0 for none."""
     declared: I64
     """Entity that the log declares, per account: code of the last seen in id order, -1 for none."""
     gateway: npt.NDArray[np.bool_]
@@ -254,6 +256,7 @@ class Collector:
             _family_rows(systems.families, systems.account, systems.first_us, "system_family", n)
         )
         activity, first_hour = self._activity(rank, n)
+        script = self._script(rank, n)
         diversity = self._diversity(rank, n, systems)
         declared = np.full(n, -1, np.int64)
         names = sorted(set(self._declared.values()))
@@ -280,6 +283,7 @@ class Collector:
             self._events.finish(rank),
             diversity,
             models,
+            script,
             declared,
             gateway,
             dict(sorted(self.filled.items())),
@@ -292,6 +296,12 @@ class Collector:
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:
         group, key, count, first, last = self._tables.pop(name).rows()
         return _part(kinds.index(name), rank[group], key, count, first, last)
+
+    def _script(self, rank: I32, n: int) -> I64:
+        owner, script, count, _, _ = self._fan["languages"].rows()
+        uses = np.zeros((n, int(script.max(initial=0)) + 1), np.int64)
+        np.add.at(uses, (rank[owner], script.astype(np.int64)), count)
+        return uses.argmax(axis=1)
 
     def _diversity(self, rank: I32, n: int, systems: Systems) -> I64:
         found = {name: np.bincount(rank[table.rows()[0]], minlength=n) for name, table in self._fan.items()}
