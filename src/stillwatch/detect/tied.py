@@ -14,10 +14,10 @@ block model: Karrer and Newman 2011, doi:10.1103/PhysRevE.83.016107). The pairs 
 d_i d_j m / D^2, with d the accounts' numbers of ties, m twice the number of tied pairs and D the sum of d among the
 accounts that are alike; p is the upper tail of a Poisson of their sum. Alike are (a) accounts of the same script, and
 (b) the `CIRCLE_SHARE` of all accounts whose everyday wording, popular networks, script and time zone are most like
-the holders': who speaks one language, uses one framework or lives in one region shares rare wordings and addresses
-more often than chance. The larger of the two rates counts. Observed is the rank of the graph in which each LINK key
-joins two holders at most, which is never more than the number of tied pairs: a household, or an office with one
-block, one card and one domain, gives one to three ties however many they are.
+those of single holders: who speaks one language, uses one framework or lives in one region shares rare wordings and
+addresses more often than chance. The larger of the two rates counts. Observed is the rank of the graph in which each
+LINK key joins two holders at most, which is never more than the number of tied pairs: a household, or an office with
+one block, one card and one domain, gives one to three ties however many they are.
 
 *What it assumes.* No common cause of one rare wording and of rare shared addresses that is finer than those circles:
 a club that meets behind one router and passes a text around would be found, and so would a firm. That is for the
@@ -33,6 +33,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 from scipy import stats
+from scipy.sparse import coo_array, csr_array
 
 from stillwatch.detect.confirm import benjamini_hochberg
 from stillwatch.detect.keys import KeyIndex, build_index
@@ -50,6 +51,8 @@ CLOSER_P = 0.001
 """p by script alone up to which the circle of the holders is drawn; above, a wording is one among thousands."""
 CIRCLE_SHARE, LEAST_CIRCLE = 0.05, 200
 """Share and least number of accounts that stand for the holders: whoever speaks and lives most like them."""
+CIRCLE_HOLDERS = 16
+"""Holders whose likes are looked for, spread evenly over all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +69,6 @@ class TiedWordings:
     """Benjamini-Hochberg over all tested wordings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manners:
-    """What accounts have in common with very many others: (account, key) rows of popular keys of any kind."""
-
-    account: I64
-    key: I64
-    weight: F64
-    """Squared rarity of each key over the holders' norms is what likeness adds up, shape (keys,)."""
-    norm: F64
-    """Length of each account's vector of rarities, shape (accounts,)."""
-
-
 def among(index: KeyIndex, able: Bool, least: int, most: float) -> KeyIndex:
     """The rows of `able` accounts with keys that weigh something, that at most `most` accounts hold, and of which at
     least `least` holders are able. Keys keep their numbers. `able` bool[accounts].
@@ -89,8 +80,10 @@ def among(index: KeyIndex, able: Bool, least: int, most: float) -> KeyIndex:
     return build_index(account[kept], index.keys[kept], index.counts[kept], index.accounts, index.n_keys)
 
 
-def manners(indexes: list[tuple[KeyIndex, float]], classes: list[I64], able: Bool) -> Manners:
-    """Popular keys of each index, from the given number of holders on, and `classes`: codes per account, int64
+def manners(indexes: list[tuple[KeyIndex, float]], classes: list[I64], able: Bool) -> csr_array:
+    """What able accounts have in common with very many others: unit vectors of rarities, shape (accounts, keys).
+
+    Popular keys of each index, from the given number of holders on, and `classes`: codes per account, int64
     (accounts,) each, of which equal ones are one key more (script, time zone).
     """
     n = len(able)
@@ -111,31 +104,29 @@ def manners(indexes: list[tuple[KeyIndex, float]], classes: list[I64], able: Boo
         weights.append(np.log(n / np.bincount(code)))
         used += len(names)
     account, key, weight = np.concatenate(accounts), np.concatenate(keys), np.concatenate(weights)
-    norm = np.sqrt(np.bincount(account, weight[key] ** 2, n))
-    return Manners(account, key, weight, norm)
+    length = np.sqrt(np.bincount(account, weight[key] ** 2, n))
+    names, place = np.unique(key, return_inverse=True)
+    value = (weight[key] / np.maximum(length[account], 1e-9)).astype(np.float32)
+    return coo_array((value, (account, place)), shape=(n, len(names))).tocsr()
 
 
-def circle(common: Manners, holders: I64, able: Bool) -> I64:
-    """The `CIRCLE_SHARE` of the able accounts most like the holders, sorted; holders are not among them.
+def circle(common: csr_array, holders: I64, able: Bool) -> I64:
+    """The able accounts most like one of the holders, sorted: `CIRCLE_SHARE` of all, in equal parts for each holder.
 
-    Likeness is the cosine of an account's vector of rarities with the mean of the holders' unit vectors.
+    Likeness is the cosine of two accounts' vectors of `manners`. Each holder has its own part, so that holders of
+    several languages are compared with accounts of several languages. Of many holders `CIRCLE_HOLDERS` are asked.
     """
-    inside = np.zeros(len(able), bool)
-    inside[holders] = True
-    length = np.maximum(common.norm, 1e-9)
-    mine = inside[common.account]
-    share = np.bincount(
-        common.key[mine],
-        common.weight[common.key[mine]] / length[common.account[mine]],
-        len(common.weight),
-    )
-    worth = share * common.weight
-    like = np.bincount(common.account, worth[common.key], len(able)) / length
+    outside = able.copy()
+    outside[holders] = False
+    asked = holders[np.linspace(0, len(holders) - 1, min(CIRCLE_HOLDERS, len(holders))).astype(np.int64)]
     # Last digits must not decide who is in.
-    like = np.round(like, 9)
-    like[~able | inside] = -1
-    size = min(max(LEAST_CIRCLE, int(CIRCLE_SHARE * able.sum())), int((like >= 0).sum()))
-    return np.sort(np.argsort(-like, kind="stable")[:size])
+    like = np.round((common @ common[asked].T.toarray()).T, 5)
+    each = -(-max(LEAST_CIRCLE, int(CIRCLE_SHARE * able.sum())) // len(asked))
+    places = np.flatnonzero(outside)
+    around = np.zeros(len(able), bool)
+    for row in like:
+        around[places[np.argsort(-row[places], kind="stable")[:each]]] = True
+    return np.flatnonzero(around)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -243,7 +234,9 @@ def ties_by_class(words: KeyIndex, ties: KeyIndex, classes: I64) -> tuple[I64, I
     return tested, found, expected
 
 
-def tied_wordings(words: KeyIndex, ties: KeyIndex, script: I64, common: Manners, able: Bool) -> TiedWordings:
+def tied_wordings(
+    words: KeyIndex, ties: KeyIndex, script: I64, common: csr_array, able: Bool
+) -> TiedWordings:
     """Test the holders of every wording of `words`; see the module for what p means, `ties_by_class` for the rest.
 
     Wordings with fewer than `LEAST_TIES`, or with p above `CLOSER_P` by script alone, have p = 1: they are counted.
