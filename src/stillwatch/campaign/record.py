@@ -62,6 +62,7 @@ VIEW_WORDS = {
     "LINK": "what accounts share",
     "TIME": "when accounts are active",
     "HANDOVER": "what passes between accounts",
+    "FORM AND LINK": "what requests look like and what accounts share, together",
 }
 DIRECT_NAMES = {
     "work_split": "one set of items shared out",
@@ -81,6 +82,16 @@ def coordinated_text(found: str, tested: Sequence[str], level: str, candidate: i
     grew = f" The group grew from these {candidate:,} accounts." if candidate else ""
     found = VIEW_WORDS.get(found, found)
     return f"Found by {found}; tested on {views}, against random groups of accounts{alike}.{grew}"
+
+
+def together_text(wordings: int, holders: int, ties: int, expected: float) -> str:
+    """What the claim `coordinated` rests on where wording and links found a group at once."""
+    surest = "that wording" if wordings == 1 else f"the surest of {wordings:,} such wordings"
+    return (
+        f"Found where one rare wording and rare addresses, instruments or sign-up runs have the same holders: among "
+        f"the {holders:,} accounts that use {surest} are {ties} ties, {expected:.2g} would be chance among accounts "
+        "that write, connect and live alike. Both kinds of evidence are used up by that."
+    )
 
 
 def director_text(

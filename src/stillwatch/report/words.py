@@ -10,6 +10,7 @@ from stillwatch.schema.results import Claim, Group
 
 WHY = {
     "one_view": "seen by one view only",
+    "found_together": "wording and links found it together, which leaves neither to confirm it",
     "few_references": "too few reference groups to decide",
     "not_harvest_like": "coordinated, not shown to be harvest",
     "openly_one_customer": "openly one customer",

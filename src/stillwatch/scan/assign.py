@@ -13,7 +13,7 @@ from stillwatch.detect.keys import KeyIndex
 from stillwatch.detect.rhythm import rhythm_bits
 from stillwatch.engine.threads import each
 from stillwatch.scan.judge import Context, Finding, Judged
-from stillwatch.scan.refine import Evidence, linked
+from stillwatch.scan.refine import Evidence, Views, linked
 from stillwatch.views.base import F64, I64
 
 RECRUIT_LIFT = 5.0
@@ -51,6 +51,20 @@ class Assignment:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What members are weighed with."""
+
+    evidence: Evidence
+    niches: dict[str, mb.Niches]
+
+
+def _scale(context: Context, views: Views, honest: list[I64]) -> Scale:
+    evidence = Evidence(views, context.rhythm, np.zeros(0, np.int64), context.passed.partners)
+    niches = {v: mb.niches_of(i, [mb.profile(i, m) for m in honest]) for v, i in views.indexes.items()}
+    return Scale(evidence, niches)
+
+
 def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     """Members of each of `findings`: the core that discovery found, and recruits: those that joined the settled group
     and those that e-BH names over all pairs.
@@ -61,19 +75,29 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     fold = _fold(context, fold)
     honest = [f.members for f in judged.references]
     honest += [f.members for f in judged.findings if f.verdict == "cleared"]
-    evidence = Evidence(context.views, context.rhythm, np.zeros(0, np.int64), context.passed.partners)
-    views, base = context.views.indexes, context.views.base
-    niches = {v: mb.niches_of(i, [mb.profile(i, m) for m in honest]) for v, i in views.items()}
+    usual = _scale(context, context.views, honest)
+    single = usual
+    if any(finding.together is not None for finding in findings):
+        views = Views({"FORM": context.form_single, "LINK": context.identity})
+        single = _scale(context, views, honest)
+
+    def scale(finding: Finding) -> Scale:
+        return usual if finding.together is None else single
 
     def score(finding: Finding) -> tuple[I64, dict[str, F64], F64]:
+        evidence, niches = scale(finding).evidence, scale(finding).niches
         if finding.verdict == "cleared":
             accounts = finding.members
             bits = evidence.bits(finding.members, accounts)
         else:
-            accounts = _touched(context, finding.members)
+            # Whom wording and ties name together was asked of everybody; nobody joins by one of them.
+            alone = finding.together is not None
+            accounts = finding.members if alone else _touched(context, finding.members)
             bits = {
-                view: mb.cross_fitted(index, accounts, finding.members, base[view], niches[view], fold)
-                for view, index in views.items()
+                view: mb.cross_fitted(
+                    index, accounts, finding.members, evidence.views.base[view], niches[view], fold
+                )
+                for view, index in evidence.indexes.items()
             }
             bits["TIME"] = rhythm_bits(context.rhythm, finding.members, accounts)
             bits["TIME"] += evidence.taken_up(finding.members, accounts)
@@ -90,15 +114,18 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
         finding, (accounts, bits, total), recruit = findings[place], scored[place], named[place]
         core = np.isin(accounts, finding.members)
         joined = np.isin(accounts, finding.recruits)
-        if finding.verdict == "cleared":
+        evidence, niches = scale(finding).evidence, scale(finding).niches
+        if finding.verdict == "cleared" or finding.together is not None:
             keep = core
         else:
             core &= evidence.belongs(bits, len(finding.members), linked(bits["LINK"][core]))[0]
             keep = core | (recruit & ~blocked[accounts])
         steps: dict[str, wf.Steps] = {}
         if finding.verdict != "cleared":
-            for view, index in views.items():
-                steps[view] = wf.steps(index, accounts[keep], finding.members, base[view], niches[view], fold)
+            for view, index in evidence.indexes.items():
+                steps[view] = wf.steps(
+                    index, accounts[keep], finding.members, evidence.views.base[view], niches[view], fold
+                )
         mine = {view: b[keep] for view, b in bits.items()}
         weak = core & (_besides(bits) < HALF_WAY * np.log2(n / len(finding.members)))
         return Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, weak[keep], steps)

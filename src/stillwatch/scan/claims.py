@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stillwatch.campaign.record import coordinated_text, director_text, harvest_text
+from stillwatch.campaign.record import coordinated_text, director_text, harvest_text, together_text
 from stillwatch.detect.population import LEVELS
 from stillwatch.detect.score import LEVEL
 from stillwatch.scan.judge import CONFIRM_LEVEL, Finding, Judged
@@ -14,7 +14,7 @@ def claims(judged: Judged, finding: Finding) -> list[Claim]:
     """Is it coordinated, is there one hidden director, is it harvest-like: always stated apart."""
     best = min(finding.tested, key=lambda t: t.p)
     level = "; ".join(sorted({LEVELS[t.level] for t in finding.tested}))
-    confirmed = [t.view for t in finding.tested if t.p <= CONFIRM_LEVEL / 2]
+    confirmed = [t.view for t in finding.tested if t.p <= CONFIRM_LEVEL / 2 and t.view != finding.view_found]
     fired = finding.fired(judged.direct_level)
     strongest = min(finding.direct, key=lambda d: d.p) if finding.direct else None
     together = only_signups(finding, judged.direct_level)
@@ -27,9 +27,7 @@ def claims(judged: Judged, finding: Finding) -> list[Claim]:
         Claim(
             name="coordinated",
             holds=finding.q <= CONFIRM_LEVEL,
-            text=coordinated_text(
-                finding.view_found, [t.view for t in finding.tested], level, finding.candidate
-            ),
+            text=_coordinated(finding, level),
             statistic=best.statistic,
             p=finding.p,
             q=finding.q,
@@ -68,3 +66,10 @@ def claims(judged: Judged, finding: Finding) -> list[Claim]:
             method=f"conformal, Benjamini-Hochberg at {LEVEL:.2f}",
         ),
     ]
+
+
+def _coordinated(finding: Finding, level: str) -> str:
+    both = finding.together
+    if both is not None:
+        return together_text(both.wordings, both.holders, both.ties, both.expected)
+    return coordinated_text(finding.view_found, [t.view for t in finding.tested], level, finding.candidate)

@@ -83,6 +83,8 @@ class Reduced:
     """Different values of each of `views.fanout.KINDS` by account, shape (kinds, accounts)."""
     models: list[str]
     """Names of the models by code."""
+    script: I64
+    """Class of letters in which most of an account's prompts are written, 0 for none."""
     declared: I64
     """Entity that the log declares, per account: code of the last seen in id order, -1 for none."""
     gateway: npt.NDArray[np.bool_]
@@ -257,7 +259,7 @@ class Collector:
             _family_rows(systems.families, systems.account, systems.first_us, "system_family", n)
         )
         activity, first_hour = self._activity(rank, n)
-        diversity = self._fan.finish(rank, account, ts, systems.account)
+        script, diversity = self._fan.finish(rank, account, ts, systems.account)
         declared = np.full(n, -1, np.int64)
         names = sorted(set(self._declared.values()))
         number = {name: i for i, name in enumerate(names)}
@@ -283,6 +285,7 @@ class Collector:
             self._events.finish(rank),
             diversity,
             models,
+            script,
             declared,
             gateway,
             dict(sorted(self.filled.items())),

@@ -11,7 +11,7 @@ from stillwatch.engine.threads import each
 from stillwatch.scan import judge as jd
 from stillwatch.scan.assign import Assignment, assign
 from stillwatch.scan.judge import Finding, Judged
-from stillwatch.scan.verdict import HIDDEN_SHARE, decide, one_stock
+from stillwatch.scan.verdict import HIDDEN_SHARE, apart, decide, one_stock
 
 ROADS = ("references", "direct")
 STRENGTH = {"cleared": 0, "lead": 1, "campaign": 2}
@@ -80,7 +80,7 @@ def _speaks(finding: Finding, level: float) -> bool:
             # One party pays: its balancer moves conversations between its own keys.
             expected |= {"handover", "replay"}
         return bool(fired - expected or finding.roads)
-    return bool(fired or finding.roads or one_stock(finding) or finding.everywhere())
+    return bool(fired or finding.roads or one_stock(finding) or apart(finding) or finding.everywhere())
 
 
 def _listed(judged: Judged) -> list[Finding]:

@@ -90,6 +90,10 @@ class Context:
     """FAN-OUT: who is wide in each kind, and who can be judged."""
     form_once: KeyIndex
     """FORM for members: accounts of few exchanges keep the families that they used once."""
+    form_single: KeyIndex
+    """FORM in which every account keeps the families that it used once."""
+    form_plain: KeyIndex
+    """The same with everyday language and public keys: by it accounts are alike, and nothing else."""
     rhythm: Rhythm
     public: Bool
     time: TimeView
@@ -110,6 +114,14 @@ class Context:
     views_without_signups: Views
     """`form_once` and `arranged`."""
 
+    def wording(self, finding: Finding) -> KeyIndex:
+        """FORM by which a group's members are weighed."""
+        return self.form_once if finding.together is None else self.form_single
+
+    def template(self, finding: Finding) -> KeyIndex:
+        """FORM by which it is told what a group's members share."""
+        return self.form if finding.together is None else self.form_single
+
     @property
     def rows(self) -> GroupRows:
         """Rows of the log by account, by family and by item."""
@@ -119,6 +131,18 @@ class Context:
     def passed(self) -> Passed:
         """Conversations and reasoning blocks that changed accounts."""
         return self.later.passed.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What wording and links say together of a group that neither shows alone."""
+
+    wordings: int
+    """Wordings whose holders are tied to each other more than chance explains."""
+    holders: int
+    """Accounts that use the surest of them."""
+    ties: int
+    expected: float
 
 
 @dataclass(slots=True)
@@ -165,6 +189,9 @@ class Finding:
     entity_share: float = 0.0
     withheld: int = 0
     """Members that are not named, because they stand on one view."""
+    together: Together | None = None
+    """Set where wording and links found the group at once: both views are used up, and every wording counts from its
+    first use."""
 
     def everywhere(self, level: float = EVERY_VIEW_P) -> bool:
         """Whether every view that did not find the group confirms it, each at `level`.
@@ -172,6 +199,8 @@ class Finding:
         A template that spreads, a launch or a release is a common cause in two views. One that also makes strangers
         share instruments or addresses was not seen. The candidate is what was tested: it must be most of the group.
         """
+        if self.together is not None:
+            return False
         return self.alike >= MOSTLY_ALIKE and len(self.tested) >= 2 and all(t.p <= level for t in self.tested)
 
     def fired(self, level: float) -> list[dt.Direct]:
@@ -221,6 +250,7 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
     public |= _published(reduced, held, form_index.n_keys)
     form_index = without(form_index, public)
     once = without(_index(reduced.form, reduced.volume <= FEW), form_index.weight == 0)
+    plain = _index(reduced.form, np.ones(reduced.accounts, bool))
     given = [reduced.link.kinds.index(kind) for kind in ("signup_batch", "referral")]
     signup = np.isin(reduced.link.key_kind, given)
     arranged = without(identity, signup)
@@ -241,6 +271,8 @@ def prepare(reduced: Reduced, units: Units, seed: int) -> Context:
         arranged,
         wide_accounts(reduced.volume, reduced.diversity, ~units.gateway),
         once,
+        without(plain, (size < LINKING_KEYS) | public),
+        plain,
         rhythm,
         public,
         view,

@@ -46,14 +46,16 @@ class FanOut:
         sane = (ms >= 0) & (ms <= LONGEST_MS)
         self._duration.append(np.where(sane, ms * 1000, -1.0).astype(np.int64))
 
-    def finish(self, rank: I32, account: I32, ts: I64, system_of: I32) -> I64:
-        """Values of each of `fanout.KINDS` by account, int64 (kinds, accounts).
+    def finish(self, rank: I32, account: I32, ts: I64, system_of: I32) -> tuple[I64, I64]:
+        """(class of letters in which most of each account's prompts are written, int64 (accounts,), 0 for none;
+        values of each of `fanout.KINDS` by account, int64 (kinds, accounts)).
 
         `rank` int32: final number of each account code; `account`, `ts` (rows,): final numbers and arrivals of the
         rows taken in; `system_of` int32: the account of each different system prompt.
         """
         n = len(rank)
-        found = {name: np.bincount(rank[t.rows()[0]], minlength=n) for name, t in self._values.items()}
+        held = {name: table.rows() for name, table in self._values.items()}
+        found = {name: np.bincount(rank[rows[0]], minlength=n) for name, rows in held.items()}
         found["system_prompts"] = np.bincount(system_of, minlength=n)
         who, voice, _, _, _ = self._voices.rows()
         names, place = np.unique(voice, return_inverse=True)
@@ -61,4 +63,7 @@ class FanOut:
         found["borrowed_clients"] = fanout.borrowed_clients(rank[who], parts[:, 0], parts[:, 1], n)
         duration = np.concatenate(self._duration) if self._duration else np.zeros(0, np.int64)
         found["requests_at_once"] = fanout.requests_at_once(account, ts, duration, n)
-        return np.stack([found[kind] for kind in fanout.KINDS]).astype(np.int64)
+        owner, script, count, _, _ = held["languages"]
+        uses = np.zeros((n, int(script.max(initial=0)) + 1), np.int64)
+        np.add.at(uses, (rank[owner], script.astype(np.int64)), count)
+        return uses.argmax(axis=1), np.stack([found[kind] for kind in fanout.KINDS]).astype(np.int64)

@@ -75,6 +75,8 @@ def tabulate(
     """Everything that a results folder says about `findings`; skeletons need the `log` once more."""
     context = judged.context
     held = [held_by(context, f, a) for f, a in zip(findings, assigned, strict=True)]
+    pairs = zip(findings, held, strict=True)
+    single = {name for finding, names in pairs if finding.together is not None for name in names}
     texts: dict[Held, str] = {}
     if log is not None:
         shown = zip(findings, assigned, held, strict=True)
@@ -93,7 +95,7 @@ def tabulate(
     for finding, assignment, names in zip(findings, assigned, held, strict=True):
         if len(assignment.accounts) == 0:
             continue
-        name = _name(judged.context, finding, used)
+        name = _name(context, finding, used)
         own = _own_rows(rows, context, finding, assignment.accounts)
         harvest = np.bincount(context.reduced.rows.account[own], minlength=context.reduced.accounts)
         harvest = harvest[assignment.accounts]
@@ -106,13 +108,13 @@ def tabulate(
         groups.append(group)
         accounts.append(_accounts(context, finding, assignment, name, harvest))
         streams.append(_streams(rows, context, finding, assignment, name))
-        profiles.append(_profiles(judged.context, assignment, name))
-        waterfall.append(account_steps(judged.context, assignment, name))
+        profiles.append(_profiles(context, finding, assignment, name))
+        waterfall.append(account_steps(context, assignment, name))
     return Tables(
         ranked(groups),
         pa.concat_tables([ACCOUNT_ROWS.empty_table(), *accounts]),
         pa.concat_tables([STREAM_ROWS.empty_table(), *streams]),
-        family_rows(context, sorted({name for names in held for name in names}), texts),
+        family_rows(context, sorted({name for names in held for name in names}), single, texts),
         pa.concat_tables([PROFILE_ROWS.empty_table(), *profiles]),
         pa.concat_tables([WATERFALL_ROWS.empty_table(), *waterfall]),
     )
@@ -121,8 +123,8 @@ def tabulate(
 def _name(context: Context, finding: Finding, used: set[str]) -> str:
     """From the three oldest core keys; groups that would share a name take further keys into it."""
     table = context.reduced.form
-    core = core_keys(context.form, finding.members)
-    index = context.form
+    index = context.template(finding)
+    core = core_keys(index, finding.members)
     if len(core) == 0:
         table, index = context.reduced.link, context.link
         core = core_keys(context.link, finding.members)
@@ -140,8 +142,9 @@ def _name(context: Context, finding: Finding, used: set[str]) -> str:
     return name
 
 
-def _shared(context: Context, view: str, members: I64) -> list[SharedKey]:
-    index = context.form if view == "FORM" else context.identity
+def _shared(context: Context, view: str, finding: Finding) -> list[SharedKey]:
+    members = finding.members
+    index = context.template(finding) if view == "FORM" else context.identity
     table: KeyTable = context.reduced.form if view == "FORM" else context.reduced.link
     counts, df = index.group_counts(members), index.df()
     keys = typical_keys(index, members)
@@ -162,8 +165,8 @@ def _shared(context: Context, view: str, members: I64) -> list[SharedKey]:
     ]
 
 
-def _evidence(judged: Judged, finding: Finding, members: I64) -> tuple[list[Evidence], list[Evidence]]:
-    found = [evidence_of_keys(view, _shared(judged.context, view, members)) for view in ("FORM", "LINK")]
+def _evidence(judged: Judged, finding: Finding) -> tuple[list[Evidence], list[Evidence]]:
+    found = [evidence_of_keys(view, _shared(judged.context, view, finding)) for view in ("FORM", "LINK")]
     evidence = [part for part in found if part is not None]
     against: list[Evidence] = []
     for test in finding.tested:
@@ -246,7 +249,7 @@ def _group(
     context = judged.context
     reduced, units = context.reduced, context.units
     members = assignment.accounts
-    evidence, against = _evidence(judged, finding, finding.members)
+    evidence, against = _evidence(judged, finding)
     evidence += elicitation(reduced, own, asked)
     # Of an account whose every request Stillwatch refused, the log holds no exchange.
     active = members[reduced.first_us[members] > 0]
@@ -275,7 +278,7 @@ def _group(
         entities=len(np.unique(owners[owners >= 0])),
         recommended_action=action(finding.verdict),  # type: ignore[arg-type]
         atlas=ATLAS[finding.verdict],
-        shared=shared_kinds(context, finding.members),
+        shared=shared_kinds(context, finding),
     )
 
 
@@ -343,11 +346,11 @@ def _streams(
     ).cast(STREAM_ROWS)
 
 
-def _profiles(context: Context, assignment: Assignment, name: str) -> pa.Table:
+def _profiles(context: Context, finding: Finding, assignment: Assignment, name: str) -> pa.Table:
     parts = []
     members = assignment.accounts
     for view, index, table in (
-        ("FORM", context.form, context.reduced.form),
+        ("FORM", context.template(finding), context.reduced.form),
         ("LINK", context.identity, context.reduced.link),
     ):
         keys = typical_keys(index, members)

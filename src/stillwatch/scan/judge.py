@@ -16,11 +16,13 @@ from stillwatch.detect import ledger as ld
 from stillwatch.detect import score as sc
 from stillwatch.detect.discover import CORE_LIFT, LEAST_GROUP, Candidate, discover, merge_near_duplicates
 from stillwatch.detect.fanout import fan_out
+from stillwatch.detect.keys import KeyIndex
 from stillwatch.engine.threads import each, workers
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.refine import Evidence, recruit, refine
+from stillwatch.scan.tied import named_without_signups, tied_groups
 from stillwatch.scan.units import Units
 from stillwatch.scan.verdict import ENTITY_SHARE, LEAST_OWN, decide
 from stillwatch.views.base import I64
@@ -194,28 +196,33 @@ def settled_references(context: Context, found: list[Finding]) -> list[Finding]:
     ]
 
 
-def unselected(context: Context, members: I64) -> I64:
+def unselected(context: Context, finding: Finding) -> I64:
     """The members that would be members without any sign-up key: whom the sign-up test may look at.
 
     Who was chosen because of a shared sign-up batch cannot then be evidence for sign-up batches.
     """
+    members = finding.members
+    if finding.together is not None:
+        return named_without_signups(context, finding)
     evidence = Evidence(context.views_without_signups, context.rhythm, members, context.passed.partners)
     keep, _ = evidence.belongs(evidence.bits(members, members), len(members))
     return members[keep]
 
 
-def chosen_otherwise(context: Context, members: I64) -> I64:
+def chosen_otherwise(context: Context, finding: Finding) -> I64:
     """The members whose wording, addresses, instruments and hours would do without conversations and blocks."""
+    members = finding.members
+    if finding.together is not None:
+        return members  # what passes between accounts had no part in it
     evidence = Evidence(context.views, context.rhythm, members, ld.no_partners(context.reduced.accounts))
     return members[evidence.plenty(evidence.bits(members, members), len(members))]
 
 
-def own_families(context: Context, members: I64, place: I64) -> I64:
+def own_families(index: KeyIndex, members: I64, place: I64) -> I64:
     """Families that the group uses and others hardly do, most holders inside first.
 
-    `place`: FORM key of each family. A rotating template has many wordings, each in few hands.
+    `index`: FORM, `place`: its key of each family. A rotating template has many wordings, each in few hands.
     """
-    index = context.form_once
     counts = index.group_counts(members)
     own = np.zeros(index.n_keys, bool)
     own[index.frequent(members, max(OWN_HOLDERS, OWN_SHARE * len(members)), CORE_LIFT)] = True
@@ -245,19 +252,19 @@ def _work_split(context: Context, rows: GroupRows, own: dict[tuple[str, int], I6
     return replace(best, p=min(1.0, best.p * max(1, tests)))
 
 
-def moves(context: Context, members: I64) -> list[dt.Direct]:
+def moves(context: Context, finding: Finding) -> list[dt.Direct]:
     """Hand-overs, and replayed blocks between accounts that did not hand over: one act is not counted twice.
 
     Looked at are members that other evidence makes members: who was chosen because of what passes between accounts
     cannot then be evidence for it. Accounts of one known-honest group may move what they like among themselves.
     """
     member = np.zeros(context.reduced.accounts, bool)
-    member[chosen_otherwise(context, members)] = True
+    member[chosen_otherwise(context, finding)] = True
     found = [
         ld.moved("handover", "HANDOVER", context.passed.handed, member),
         ld.moved("replay", "TRACE", context.passed.replayed, member),
     ]
-    return [replace(d, reach=d.observed / len(members)) for d in found]
+    return [replace(d, reach=d.observed / len(finding.members)) for d in found]
 
 
 def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
@@ -266,15 +273,16 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     members = finding.members
     member = np.zeros(reduced.accounts, bool)
     member[members] = True
-    finding.families = own_families(context, members, context.family_key)
-    finding.systems = own_families(context, members, context.system_key)
+    wording = context.wording(finding)
+    finding.families = own_families(wording, members, context.family_key)
+    finding.systems = own_families(wording, members, context.system_key)
     own = rows.own(finding.families, finding.systems, member)
     split = _work_split(context, rows, own)
     start, end = context.span
-    batch = dt.signup_batch(context.signups, unselected(context, members))
+    batch = dt.signup_batch(context.signups, unselected(context, finding))
     finding.direct = [
         split,
-        *moves(context, members),
+        *moves(context, finding),
         replace(batch, reach=batch.observed / len(members)),
         dt.takeover(reduced.first_us, reduced.last_us, units.banned_us, members, end, start),
         fan_out(*context.wide, FAN_WORDS, members),
@@ -326,6 +334,9 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
         for chosen in (able & ~units.contract, able & units.contract)
         for finding in grown(context, coordinated, chosen, progress)
     ]
+    taken = np.zeros(reduced.accounts, bool)
+    taken[np.concatenate([np.zeros(0, np.int64), *(f.members for f in findings)])] = True
+    findings += tied_groups(context, able & ~units.contract & ~taken)
     rows = context.rows
 
     def explain(finding: Finding) -> None:

@@ -5,28 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from stillwatch.detect.keys import KeyIndex
 from stillwatch.scan.assign import Assignment, typical_keys
 from stillwatch.scan.collect import SEPARATOR
-from stillwatch.scan.context import Context
+from stillwatch.scan.context import Context, Finding
 from stillwatch.schema.results import WATERFALL_ROWS, SharedKind
-from stillwatch.views.base import I64, KeyTable
 
 RARE = 0.01
 """Keys of at most this share of the other accounts count: many common ones together would cover anybody."""
 
 
-def _views(context: Context) -> list[tuple[str, KeyIndex, KeyTable]]:
-    reduced = context.reduced
-    return [("FORM", context.form, reduced.form), ("LINK", context.identity, reduced.link)]
-
-
-def shared_kinds(context: Context, members: I64) -> list[SharedKind]:
+def shared_kinds(context: Context, finding: Finding) -> list[SharedKind]:
     """For each kind of key: members and others that hold at least one rare key that is typical of the members."""
+    members, reduced = finding.members, context.reduced
+    views = (("FORM", context.template(finding), reduced.form), ("LINK", context.identity, reduced.link))
     inside = np.zeros(context.reduced.accounts, bool)
     inside[members] = True
     out: list[SharedKind] = []
-    for view, index, table in _views(context):
+    for view, index, table in views:
         keys = typical_keys(index, members)
         others = index.accounts - len(members)
         keys = keys[(index.df() - index.group_counts(members))[keys] <= RARE * others]
@@ -59,7 +54,7 @@ def account_steps(context: Context, assignment: Assignment, name: str) -> pa.Tab
     key_of: list[str | None] = []
     bits_of: list[float] = []
     total = np.zeros(len(ids))
-    for view, _, table in _views(context):
+    for view, table in (("FORM", context.reduced.form), ("LINK", context.reduced.link)):
         steps = assignment.steps[view]
         total += np.bincount(steps.account, steps.bits, len(ids))
         for account, key, bits in zip(

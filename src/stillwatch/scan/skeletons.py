@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stillwatch.detect.keys import KeyIndex
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import typical_keys
 from stillwatch.scan.collect import Reduced
@@ -61,18 +62,18 @@ def _shingles(tokens: Any) -> Any:
     return out
 
 
-def telling(context: Context, members: I64, part: str) -> list[int]:
+def telling(context: Context, index: KeyIndex, members: I64, part: str) -> list[int]:
     """Families that at least five members hold and that tell them from others, those with most bits first."""
     place = context.family_key if part == "prompt" else context.system_key
     if len(place) == 0:
         return []
-    counts = context.form.group_counts(members)
-    typical = np.zeros(context.form.n_keys, bool)
-    typical[typical_keys(context.form, members)] = True
+    counts = index.group_counts(members)
+    typical = np.zeros(index.n_keys, bool)
+    typical[typical_keys(index, members)] = True
     usable = np.flatnonzero(place >= 0)
     usable = usable[typical[place[usable]] & (counts[place[usable]] >= LEAST_ACCOUNTS)]
     key = place[usable]
-    order = np.lexsort((usable, -np.round(counts[key] * context.form.weight[key], 9)))
+    order = np.lexsort((usable, -np.round(counts[key] * index.weight[key], 9)))
     return usable[order][:MOST_FAMILIES].tolist()
 
 

@@ -77,6 +77,12 @@ def one_stock(finding: Finding) -> bool:
     return hidden and finding.web >= ex.WEB_SHARE
 
 
+def apart(finding: Finding) -> bool:
+    """Whether wording and links found the group together, while no owner is in sight."""
+    hidden = finding.openness.known and finding.openness.share < BARE_SHARE
+    return finding.together is not None and hidden
+
+
 def _singled_out(context: Context, finding: Finding, level: float) -> bool:
     """Whether references are asked about this group: not about those that the operator has vouched for."""
     if context.units.contract[finding.members].all():
@@ -129,6 +135,8 @@ def settle(
         finding.verdict, finding.why = "lead", "openly_one_customer"
     elif roads:
         finding.verdict, finding.why = "campaign", None
+    elif finding.together is not None:
+        finding.verdict, finding.why = "lead", "found_together"
     elif (fired or finding.everywhere()) and outcome.references < outcome.needed:
         finding.verdict, finding.why = "lead", "few_references"
     else:

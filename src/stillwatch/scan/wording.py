@@ -26,8 +26,9 @@ def held_by(context: Context, finding: Finding, assignment: Assignment) -> list[
         return [("prompt", f) for f in finding.families.tolist()] + [
             ("system", f) for f in finding.systems.tolist()
         ]
-    prompts = dict.fromkeys([*telling(context, members, "prompt"), *finding.families.tolist()])
-    systems = dict.fromkeys([*telling(context, members, "system"), *finding.systems.tolist()])
+    index = context.template(finding)
+    prompts = dict.fromkeys([*telling(context, index, members, "prompt"), *finding.families.tolist()])
+    systems = dict.fromkeys([*telling(context, index, members, "system"), *finding.systems.tolist()])
     return [("prompt", f) for f in prompts] + [("system", f) for f in systems]
 
 
@@ -38,8 +39,9 @@ def family_id(context: Context, name: Held) -> str:
     return f"{int(mix(families.fingerprint[[number]], f'{part}_family')[0]):016x}"
 
 
-def family_rows(context: Context, held: list[Held], texts: Mapping[Held, str]) -> pa.Table:
-    reduced, df = context.reduced, context.form.df()
+def family_rows(context: Context, held: list[Held], single: set[Held], texts: Mapping[Held, str]) -> pa.Table:
+    """The table. Accounts count from the second use of a family, of the families in `single` from the first."""
+    reduced, df, first = context.reduced, context.form.df(), context.form_single.df()
     prompts, systems = reduced.prompt_families, reduced.systems.families
     rows = context.rows.rows_per_family()
     asked = of_families(reduced, held)
@@ -52,7 +54,7 @@ def family_rows(context: Context, held: list[Held], texts: Mapping[Held, str]) -
                 "fingerprint": f"{int((prompts if part == 'prompt' else systems).fingerprint[number]):016x}",
                 "part": part,
                 "skeleton": texts.get((part, number)),
-                "accounts": int(df[key]),
+                "accounts": int(first[key] if (part, number) in single else df[key]),
                 "exchanges": int(rows[number]) if part == "prompt" else None,
                 "capability": asked[part, number],
                 "public": bool(context.public[key]),

@@ -17,7 +17,7 @@ from stillwatch.schema.tables import TIMESTAMP
 SCHEMA_VERSION = 2
 
 Verdict = Literal["campaign", "lead", "cleared"]
-WHY_LEAD = ("one_view", "few_references", "not_harvest_like", "openly_one_customer")
+WHY_LEAD = ("one_view", "few_references", "found_together", "not_harvest_like", "openly_one_customer")
 WHY_CLEARED = ("verified_entity", "registered_gateway", "contract", "benchmark", "classroom")
 
 
