@@ -194,3 +194,12 @@ def test_e_bh_counts_every_pair() -> None:
     assert e_benjamini_hochberg(bits).sum() == 5
     padded = np.concatenate([bits, np.full(10**6, -np.inf)])
     assert e_benjamini_hochberg(padded).sum() == 0
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        bits = rng.normal(8, 6, 300)
+        padded = np.concatenate([bits, np.full(4_700, -np.inf)])
+        named = e_benjamini_hochberg(bits, pairs=5_000)
+        assert 0 < named.sum() < 300
+        assert named.tolist() == e_benjamini_hochberg(padded)[:300].tolist(), (
+            "pairs without bits need no memory"
+        )

@@ -304,11 +304,16 @@ def combine_views(bits: dict[str, F64]) -> F64:
     return np.asarray(most + np.log2(np.exp2(stacked - most).mean(axis=0)))
 
 
-def e_benjamini_hochberg(bits: F64, alpha: float = ALPHA) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which pairs are named (e-BH, Wang & Ramdas 2022, doi:10.1111/rssb.12489). `bits` over ALL pairs tested."""
+def e_benjamini_hochberg(
+    bits: F64, alpha: float = ALPHA, pairs: int = 0
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which pairs are named (e-BH, Wang & Ramdas 2022, doi:10.1111/rssb.12489).
+
+    `bits` of the pairs of which anything is known; `pairs`: ALL pairs tested, where those have no bits.
+    """
     n = len(bits)
     order = np.argsort(-bits, kind="stable")
-    passed = np.flatnonzero(bits[order] >= np.log2(n / (alpha * np.arange(1, n + 1))))
+    passed = np.flatnonzero(bits[order] >= np.log2(max(n, pairs) / (alpha * np.arange(1, n + 1))))
     named = np.zeros(n, bool)
     if len(passed):
         named[order[: passed[-1] + 1]] = True

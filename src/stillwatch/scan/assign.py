@@ -147,8 +147,7 @@ def _fold(context: Context, plain: npt.NDArray[np.int32]) -> npt.NDArray[np.int3
 def _named(totals: list[F64], pairs: int) -> list[npt.NDArray[np.bool_]]:
     """e-BH over all (account, group) pairs; pairs that share nothing have less than 0 bits and count in `pairs`."""
     everything = np.concatenate(totals) if totals else np.zeros(0)
-    padded = np.concatenate([everything, np.full(max(0, pairs - len(everything)), -np.inf)])
-    named = mb.e_benjamini_hochberg(padded)[: len(everything)]
+    named = mb.e_benjamini_hochberg(everything, pairs=pairs)
     bounds = np.cumsum([len(t) for t in totals])[:-1]
     return list(np.split(named, bounds)) if totals else []
 
