@@ -26,6 +26,12 @@ MIXTURES = (0.0, 0.25, 0.5, 0.75)
 """Share of an honest niche's profile in the null mixture."""
 ALPHA = 0.01
 FOLDS = 4
+REPEATED = 2
+"""Uses from which a prompt family counts for an account: a template is what somebody repeats."""
+FEW = 10
+"""Exchanges up to which an account shows too little for a second use of a family to be asked of it."""
+RECRUIT_LIFT = 5.0
+"""How many times more frequent a key of two members is among them than elsewhere, to be typical of them."""
 SMOOTH = 0.1
 """Share of the background in a group's profile: a key that no member holds is not impossible for a member."""
 

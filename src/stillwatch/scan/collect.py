@@ -94,6 +94,8 @@ class Reduced:
     """Exchanges whose prompt came as a sketch with tags of another rule pack."""
     public_postings: U64
     """Shingles of published prompts, sorted; what a family consists of is public if half of it is among them."""
+    exits: I64
+    """IPv4 ranges that strangers come out of: `Lookups.exits`."""
 
     @property
     def accounts(self) -> int:
@@ -287,6 +289,7 @@ class Collector:
             self._rules,
             self.untagged,
             self._lookups.public_postings,
+            self._lookups.exits,
         )
 
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:

@@ -41,4 +41,8 @@ def inherited(tables: Tables, earlier: Earlier) -> Tables:
         streams=renamed(tables.streams),
         profiles=renamed(tables.profiles),
         waterfall=renamed(tables.waterfall),
+        scoring={
+            name: renamed(table) if "campaign_id" in table.column_names else table
+            for name, table in tables.scoring.items()
+        },
     )

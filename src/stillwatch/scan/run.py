@@ -71,6 +71,7 @@ class Scanned:
     waterfall: pa.Table
     refusals: list[Refusal]
     run_info: dict[str, object] = field(default_factory=dict)
+    scoring: dict[str, pa.Table] = field(default_factory=dict)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -157,7 +158,12 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                 concluded = conclude(judged, roads=options.roads, most_references=options.most_references)
                 progress("skeletons", 0, 1)
                 result = tabulate(
-                    concluded.judged, concluded.listed, concluded.assigned, tables.get("releases"), log
+                    concluded.judged,
+                    concluded.listed,
+                    concluded.assigned,
+                    tables.get("releases"),
+                    log,
+                    concluded.honest,
                 )
                 if earlier is not None:
                     result = inherited(result, earlier)
@@ -202,6 +208,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     result.waterfall,
                     refusals,
                     info,
+                    result.scoring,
                 )
 
             return [outcome(options) for options in settings]
