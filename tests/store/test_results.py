@@ -149,14 +149,14 @@ def test_what_the_guard_measures_by_is_part_of_the_digest_and_read_back(tmp_path
     scoring["scoring_accounts"] = (
         SCORING["scoring_accounts"]
         .empty_table()
-        .from_pylist([{"account_id": "a", "exchanges": 3}], schema=SCORING["scoring_accounts"])
+        .from_pylist(
+            [{"account_id": "a", "exchanges": 3, "excused": True}], schema=SCORING["scoring_accounts"]
+        )
     )
     write_results(tmp_path / "one", _results())
     write_results(tmp_path / "two", replace(_results(), scoring=scoring))
     assert results_digest(tmp_path / "one") != results_digest(tmp_path / "two")
-    assert read_scoring(tmp_path / "two")["scoring_accounts"].to_pylist() == [
-        {"account_id": "a", "exchanges": 3}
-    ]
+    assert read_scoring(tmp_path / "two")["scoring_accounts"]["excused"].to_pylist() == [True]
     with pytest.raises(ResultError, match="scan again with this version"):
         read_scoring(tmp_path / "one")
     (tmp_path / "two" / "scoring_held.parquet").write_bytes(b"PAR1")
