@@ -27,6 +27,7 @@ from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
 from stillwatch.cli.contest import results_of
 from stillwatch.cli.data import data_app
+from stillwatch.cli.guard import guard_app
 from stillwatch.cli.show import groups_table
 from stillwatch.ingest import open_log, write_canonical
 from stillwatch.ingest.lookup import read_lookups
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
+app.add_typer(guard_app, name="guard")
 
 
 def _print_version(asked: bool) -> None:

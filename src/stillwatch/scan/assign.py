@@ -103,7 +103,7 @@ def assign(judged: Judged, findings: list[Finding], honest: list[I64]) -> list[A
     taken = np.zeros(n, bool)
     for finding in findings:
         taken[finding.members] = True
-    blocked = taken | context.units.gateway | (context.units.honest_group >= 0) | context.units.contract
+    blocked = taken | context.units.excused
 
     def settle(place: int) -> Assignment:
         finding, (accounts, bits, total), recruit = findings[place], scored[place], named[place]

@@ -23,6 +23,7 @@ from stillwatch.scan.asked import Models, asks_nothing, declined
 from stillwatch.scan.events import EventCollector, Events
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
+from stillwatch.schema.tables import OWN_REFUSAL, SEPARATOR
 from stillwatch.sketch import PartSketch, RulePack, default_rules, sketch_of, stored_or_text
 from stillwatch.views import fanout, form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
@@ -36,10 +37,6 @@ COLUMNS = (
     "blocked_by", "ip", "ja4", "header_hash", "user_agent",
 )  # fmt: skip
 """What a scan reads of `exchanges`."""
-
-OWN_REFUSAL = "stillwatch:"
-SEPARATOR = "\x1f"
-"""Between account and verified end user in the id of a principal; no id contains this control character."""
 
 
 @dataclass(frozen=True, slots=True)

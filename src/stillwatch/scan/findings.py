@@ -29,7 +29,6 @@ from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, Yardstick, typical_keys
 from stillwatch.scan.circumstances import Circumstances
 from stillwatch.scan.claims import claims
-from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.content import capabilities, counts, elicitation
 from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
@@ -48,7 +47,7 @@ from stillwatch.schema.results import (
     Group,
     TimelineEvent,
 )
-from stillwatch.schema.tables import TIMESTAMP
+from stillwatch.schema.tables import SEPARATOR, TIMESTAMP
 from stillwatch.views.base import I64, KeyTable
 
 DAY_US = 86_400_000_000
@@ -98,7 +97,7 @@ def tabulate(
     profiles: list[pa.Table] = []
     waterfall: list[pa.Table] = []
     used: set[str] = set()
-    measured: list[tuple[str, Yardstick]] = []
+    measured: list[tuple[str, Yardstick, I64]] = []
     for finding, assignment, names in zip(findings, assigned, held, strict=True):
         if len(assignment.accounts) == 0:
             continue
@@ -114,7 +113,7 @@ def tabulate(
             )
         groups.append(group)
         if finding.verdict == "campaign" and assignment.yardstick is not None:
-            measured.append((name, assignment.yardstick))
+            measured.append((name, assignment.yardstick, assignment.accounts))
         accounts.append(_accounts(context, finding, assignment, name, harvest))
         streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(judged.context, assignment, name))

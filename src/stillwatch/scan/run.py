@@ -21,7 +21,7 @@ from stillwatch.campaign.record import iso
 from stillwatch.engine.memory import peak_memory_mib
 from stillwatch.ingest import Log, open_log
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
-from stillwatch.scan.collect import COLUMNS, SEPARATOR, Collector, Reduced
+from stillwatch.scan.collect import COLUMNS, Collector, Reduced
 from stillwatch.scan.conclude import ROADS, conclude
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
@@ -31,6 +31,7 @@ from stillwatch.scan.units import align
 from stillwatch.schema.errors import EmptyLogError, UsageError
 from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, TableUsed
+from stillwatch.schema.tables import SEPARATOR
 from stillwatch.sketch import RulePack, default_rules
 
 Progress = Callable[[str, int, int], None]

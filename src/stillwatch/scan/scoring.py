@@ -17,9 +17,12 @@ from stillwatch.views.families import Families
 
 
 def scoring_tables(
-    context: Context, measured: Sequence[tuple[str, Yardstick]], honest: Sequence[I64]
+    context: Context, measured: Sequence[tuple[str, Yardstick, I64]], honest: Sequence[I64]
 ) -> dict[str, pa.Table]:
-    """The tables for campaigns by name. `honest`: members of the groups that an innocent account may come from."""
+    """The tables for campaigns: name, what they were measured by, whom they name.
+
+    `honest`: members of the groups that an innocent account may come from.
+    """
     if not measured:
         return nothing_scored()
     reduced = context.reduced
@@ -47,7 +50,7 @@ def scoring_tables(
         kinds = pa.array(table.kinds).take(pa.array(table.key_kind[part.key]))
         add("scoring_keys", view, table.key_hash[part.key], kinds, index.df()[part.key])
         add("scoring_rows", "", -1, view, -1, [int(index.df().sum())])
-        for name, yardstick in measured:
+        for name, yardstick, _ in measured:
             for number in np.unique(fold[yardstick.members]).tolist():
                 key, counts = index.held(yardstick.members[fold[yardstick.members] == number])
                 add("scoring_rows", name, -1, view, number, [int(counts.sum())])
@@ -67,12 +70,13 @@ def scoring_tables(
                 ("system", reduced.systems.families, context.system_key),
             ):
                 add("scoring_postings", text, *_postings(families, held, place))
-    for name, yardstick in measured:
+    for name, yardstick, accounts in measured:
         inside = np.isin(yardstick.accounts, yardstick.members)
-        told = np.flatnonzero(inside | (yardstick.time != 0))
+        named = np.isin(yardstick.accounts, accounts)
+        told = np.flatnonzero(inside | named | (yardstick.time != 0))
         number_of = np.where(inside[told], fold[yardstick.accounts[told]], -1)
-        add("scoring_measured", name, yardstick.accounts[told], number_of, yardstick.time[told])
-    add("scoring_accounts", reduced.principals, reduced.volume)
+        add("scoring_measured", name, yardstick.accounts[told], number_of, yardstick.time[told], named[told])
+    add("scoring_accounts", reduced.principals, reduced.volume, context.units.excused)
     add("scoring_exits", reduced.exits[:, 0], reduced.exits[:, 1])
     return {name: pa.concat_tables([SCORING[name].empty_table(), *parts]) for name, parts in found.items()}
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.scan.assign import Assignment, typical_keys
-from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.context import Context
 from stillwatch.schema.results import WATERFALL_ROWS, SharedKind
+from stillwatch.schema.tables import SEPARATOR
 from stillwatch.views.base import I64, KeyTable
 
 RARE = 0.01

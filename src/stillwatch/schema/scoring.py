@@ -54,11 +54,13 @@ SCORING: dict[str, pa.Schema] = {
             pa.field("place", pa.int32(), nullable=False),
         ]
     ),
-    # Every account of the log, by id; behind a gateway, every verified end user.
+    # Every account of the log, by id; behind a gateway, every verified end user. `excused`: the operator's word
+    # stands for it (verified owner, listed reference, contract, registered gateway): it never joins a campaign.
     "scoring_accounts": pa.schema(
         [
             pa.field("account_id", pa.string(), nullable=False),
             pa.field("exchanges", pa.int64(), nullable=False),
+            pa.field("excused", pa.bool_(), nullable=False),
         ]
     ),
     # Who holds which key. `given`: by the accounts table alone, no exchange shows it.
@@ -70,13 +72,15 @@ SCORING: dict[str, pa.Schema] = {
             pa.field("given", pa.bool_(), nullable=False),
         ]
     ),
-    # Accounts measured against a campaign: their fold if they made its profile, else -1; bits in TIME.
+    # Accounts measured against a campaign: their fold if they made its profile, else -1; bits in TIME; whether the
+    # campaign names them.
     "scoring_measured": pa.schema(
         [
             pa.field("campaign_id", pa.string(), nullable=False),
             pa.field("account", pa.int32(), nullable=False),
             pa.field("fold", pa.int8(), nullable=False),
             pa.field("bits_time", pa.float64(), nullable=False),
+            pa.field("named", pa.bool_(), nullable=False),
         ]
     ),
     # IPv4 ranges that strangers come out of, as numbers: their blocks tie nobody.

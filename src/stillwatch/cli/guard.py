@@ -1,0 +1,169 @@
+"""`stillwatch guard`: snapshots for gateways, and decisions to act."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillwatch.guard.build import VALID_DAYS, Beside, build
+from stillwatch.guard.keys import read_api_keys
+from stillwatch.guard.policy import ACTIONS, SHADOW, Policy, parse_policy, read_policy
+from stillwatch.guard.secret import Secret, read_secret
+from stillwatch.guard.snapshot import load, save
+from stillwatch.ingest import read_side
+from stillwatch.schema.errors import UsageError
+from stillwatch.store.decisions import (
+    Order,
+    approve,
+    expire,
+    propose,
+    read_decisions,
+    read_signer,
+    revoke,
+    standing,
+)
+
+guard_app = typer.Typer(
+    no_args_is_help=True, help="The inline side: snapshots for gateways, decisions to act."
+)
+
+Secrets = Annotated[
+    Path | None,
+    typer.Option("--secret-file", help="File with the secret; STILLWATCH_GUARD_SECRET otherwise."),
+]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="Policy (TOML); shadow mode if not given.")]
+Decisions = Annotated[Path, typer.Option("--decisions", help="File of decisions (JSON lines).")]
+Key = Annotated[Path, typer.Option("--key", help="Your private ed25519 key (PEM).")]
+Digest = Annotated[str, typer.Argument(help="The decision's digest, or how it begins.")]
+
+
+def policy_of(path: Path | None) -> tuple[Policy, str]:
+    """The policy at `path`, or shadow mode; and its name."""
+    return (parse_policy(SHADOW), "shadow") if path is None else (read_policy(path), path.name)
+
+
+@guard_app.command("snapshot")
+def snapshot(
+    results: Annotated[Path, typer.Argument(help="Results folder of a scan.")],
+    out: Annotated[Path, typer.Option("--out", help="The snapshot file; replaced in one step.")],
+    policy: PolicyFile = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="CSV with account_id and key, or key_sha256.")
+    ] = None,
+    accounts: Annotated[
+        Path | None, typer.Option("--accounts", help="Accounts table: tier, contract, entity_id.")
+    ] = None,
+    decisions: Annotated[
+        Path | None, typer.Option("--decisions", help="File of decisions: what may be enforced.")
+    ] = None,
+    days: Annotated[
+        float, typer.Option(help="Days after the log's end for which it may be used.")
+    ] = VALID_DAYS,
+    secret_file: Secrets = None,
+) -> None:
+    """Make what a gateway needs from the results of a scan."""
+    if not 0 < days <= 365:
+        raise UsageError("--days must be more than 0 and at most 365")
+    secret = read_secret(secret_file)
+    rules, name = policy_of(policy)
+    head = _head_before(out, secret) if decisions is not None else None
+    beside = Beside(
+        accounts=None if accounts is None else read_side("accounts", str(accounts)),
+        api_keys=[] if keys is None else read_api_keys(keys),
+        decisions=[] if decisions is None else read_decisions(decisions, head),
+        policy_name=name,
+        valid_days=days,
+    )
+    meta, arrays = build(results, rules, secret, beside)
+    save(out, meta, arrays, secret)
+    loaded = load(out, secret)
+    print(
+        f"{out}: {loaded.accounts:,} accounts, {len(meta.campaigns)} campaigns, "
+        f"{len(arrays['api_key_hash']):,} API keys, mode {rules.mode}, "
+        f"{len(loaded.enforced)} campaigns with an order to act"
+    )
+
+
+def _head_before(out: Path, secret: Secret) -> str | None:
+    """The end of the decisions that the snapshot to be replaced knew: they must still be there."""
+    return load(out, secret).meta.decisions_head if out.exists() else None
+
+
+@guard_app.command("propose")
+def propose_command(
+    campaign: Annotated[str, typer.Argument(help="A campaign's id (g-...).")],
+    action: Annotated[str, typer.Option(help="The strongest action that may be taken.")],
+    policy: Annotated[Path, typer.Option("--policy", help="The policy under which it is taken.")],
+    decisions: Decisions,
+    key: Key,
+    days: Annotated[float, typer.Option(help="When it ends, in days from now.")] = 7.0,
+    mapped: Annotated[bool, typer.Option("--mapped", help="The pool is known: act on all of it.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, in words, without names.")] = "",
+) -> None:
+    """Propose to act on a campaign; prints the digest that somebody else approves."""
+    if action not in ACTIONS[2:]:
+        raise UsageError(f"{action!r} is no action to order", hint=f"one of: {', '.join(ACTIONS[2:])}")
+    if not 0 < days <= 365:
+        raise UsageError("--days must be more than 0 and at most 365")
+    now = datetime.now(UTC).replace(microsecond=0)
+    order = Order(
+        campaign=campaign,
+        action=action,
+        policy=read_policy(policy).digest,
+        expires=now + timedelta(days=days),
+        mapped=mapped,
+        reason=reason,
+        at=now,
+    )
+    print(propose(decisions, order, read_signer(key)).digest)
+
+
+@guard_app.command("approve")
+def approve_command(digest: Digest, decisions: Decisions, key: Key) -> None:
+    """Approve a decision that somebody else proposed."""
+    approve(decisions, _whole(decisions, digest), read_signer(key), datetime.now(UTC))
+    print("approved; it counts from the next snapshot on")
+
+
+@guard_app.command("revoke")
+def revoke_command(digest: Digest, decisions: Decisions, key: Key) -> None:
+    """Take a decision back."""
+    revoke(decisions, _whole(decisions, digest), read_signer(key), datetime.now(UTC))
+    print("revoked; it no longer counts from the next snapshot on")
+
+
+@guard_app.command("decisions")
+def decisions_command(decisions: Decisions) -> None:
+    """Check the file of decisions, note what ran out, and list what stands."""
+    now = datetime.now(UTC)
+    expire(decisions, now)
+    for decision in standing(read_decisions(decisions), now):
+        order = decision.order
+        print(
+            json.dumps(
+                {
+                    "digest": order.digest,
+                    "campaign": order.campaign,
+                    "action": order.action,
+                    "mapped": order.mapped,
+                    "expires": order.expires.isoformat(),
+                    "approvals": len(decision.approvals),
+                }
+            )
+        )
+
+
+def _whole(path: Path, begin: str) -> str:
+    """The digest of the standing decision that begins so."""
+    found = {d.order.digest for d in standing(read_decisions(path), datetime.now(UTC))}
+    found = {digest for digest in found if digest.startswith(begin)}
+    if len(begin) < 8 or len(found) != 1:
+        raise UsageError(
+            f"{len(found)} standing decisions begin so" if len(begin) >= 8 else "give at least 8 digits",
+            hint="`stillwatch guard decisions` lists them",
+        )
+    return found.pop()
