@@ -1,4 +1,9 @@
-"""The inline side: what a gateway needs of what a scan found."""
+"""The inline side: a snapshot of what a scan found, and one decision per request. No graph, no network, no engine.
+
+guard = Guard(load(path, read_secret()))
+guard.warm()
+decision = guard.decide(Subject(account="...", prompt="...", ip="..."))
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,7 @@ def _numba_without_scipy() -> None:
 
 _numba_without_scipy()
 
+from stillwatch.guard.decide import Guard  # noqa: E402
 from stillwatch.guard.policy import ACTIONS, Action, Policy, parse_policy, read_policy  # noqa: E402
 from stillwatch.guard.secret import Secret, read_secret  # noqa: E402
 from stillwatch.guard.snapshot import Snapshot, load  # noqa: E402
@@ -30,6 +36,7 @@ __all__ = [
     "ACTIONS",
     "Action",
     "Decision",
+    "Guard",
     "Policy",
     "Secret",
     "Snapshot",
