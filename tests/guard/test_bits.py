@@ -15,6 +15,8 @@ from stillwatch.detect import members as mb
 from stillwatch.detect.keys import build_index, without
 from stillwatch.guard import Guard, Subject
 from stillwatch.guard.kernel import measure
+from stillwatch.guard.sight import Sight
+from stillwatch.ingest.lookup import Lookups
 from stillwatch.store.results import rounded
 from stillwatch.views.base import hash_numbers, hash_one, hash_strings, mix, mix_one
 from stillwatch.views.link import AddressBlock, address_block, address_blocks
@@ -115,7 +117,7 @@ def test_one_account_at_a_time_is_measured_as_a_scan_measures_many() -> None:
         measure(
             np.concatenate(mine).astype(np.int32), len(mine[0]), np.zeros(1, np.int16), np.zeros(1, np.int64),
             time[account : account + 1], share, offsets, group, drawn, begins, columns[0].astype(np.int32),
-            columns[1], columns[2], 1, out,
+            columns[1], columns[2], 6, 1, out,
         )  # fmt: skip
         assert out[0].tolist() == [bits[0][account], bits[1][account], time[account], total[account]]
 
@@ -126,6 +128,31 @@ def test_one_hash_is_the_hash_of_a_column_of_one(value: int, text: str) -> None:
     assert mix_one(value, "tools") == int(hash_numbers(pa.array([value], pa.uint64()), "tools")[0])
     clean = text.encode("utf-8", "replace").decode()
     assert hash_one(clean, "device") == int(hash_strings(pa.array([clean]), "device")[0])
+
+
+@pytest.fixture(scope="module")
+def blocks() -> Sight:
+    """Sight of a snapshot that knows the blocks of all `ADDRESSES` and of a thousand others."""
+    rng = np.random.default_rng(8)
+    others = [".".join(str(n) for n in rng.integers(0, 260, 4)) for _ in range(1000)]
+    texts = [*ADDRESSES, *others, *(f"{n}.7.8.9" for n in range(256))]
+    sight = Sight.__new__(Sight)
+    keys = np.unique(address_blocks(pa.array(texts), AddressBlock.name))
+    sight._form, sight._keys = 0, keys[keys != 0]
+    exits = np.array([[16909060, 16909060 + 500]])  # 1.2.3.4 and the 500 after it
+    sight._exits = exits[:, 0], exits[:, 1]
+    sight.texts = texts  # type: ignore[attr-defined]
+    return sight
+
+
+def test_an_address_is_read_as_a_scan_reads_it(blocks: Sight) -> None:
+    texts = [*blocks.texts, "1.2.3.4", "1.2.3.3", "1.2.5.1", "::ffff:1.2.3.9"]  # type: ignore[attr-defined]
+    table = pa.table({"start": [16909060], "end": [16909060 + 500], "kind": ["vpn"]})
+    keys = address_blocks(pa.array(texts), AddressBlock.name)
+    keys[Lookups({"ip_kinds": table}).shared_exits(pa.array(texts))] = 0
+    for text, key in zip(texts, keys.tolist(), strict=True):
+        place = blocks._of_address(text) if text else -1
+        assert (int(blocks._keys[place]) if place >= 0 else 0) == (key if key in blocks._keys else 0), text
 
 
 ADDRESSES = [

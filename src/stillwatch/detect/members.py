@@ -105,14 +105,26 @@ def niches_of(index: KeyIndex, profiles: Sequence[Profile]) -> Niches:
 
 @nb.njit(nogil=True, cache=True)
 def account_ratios(
-    begins: Any, places: Any, null: Any, alternative: Any, offsets: Any, niche: Any, drawn: Any, out: Any
+    begins: Any,
+    places: Any,
+    null: Any,
+    alternative: Any,
+    offsets: Any,
+    niche: Any,
+    drawn: Any,
+    niches: int,
+    out: Any,
 ) -> None:
     """Likelihood ratio of each key of each account, against the null that fits the account best, into `out`.
 
-    Account a has the rows `begins[a]:begins[a+1]`; a row is a key: its place in the niches' table (`offsets`, `niche`
-    and `drawn`, as in `Niches`), its share under the background and under the group. A scan calls this for many
-    accounts and the guard for one, so that both get the same bits to the last digit: sums run in the order of rows.
+    Account a has the rows `begins[a]:begins[a+1]`; a row is a key: its place in the table of `niches` niches
+    (`offsets`, `niche` and `drawn`, as in `Niches`), its share under the background and under the group. A scan calls
+    this for many accounts and the guard for one, so that both get the same bits to the last digit: sums run in the
+    order of rows, niches in their order.
     """
+    mixtures = len(MIXTURES) - 1
+    # Rows that a niche draws, as a list: head[niche] is the first, following[i] the one after i.
+    head = np.full(niches, -1, np.int32)
     for a in range(len(begins) - 1):
         first, n = begins[a], begins[a + 1] - begins[a]
         draws = 0
@@ -123,39 +135,37 @@ def account_ratios(
             best[r] = math.log(null[first + r])
             best_total += best[r]
         if draws:
-            # Niche after niche, rows in order. One that draws no key of the account explains it less than the
-            # background does, and is not looked at.
-            order = np.empty(draws, np.int64)
-            share = np.empty(draws)
+            following, row, share = np.empty(draws, np.int32), np.empty(draws, np.int32), np.empty(draws)
             d = 0
-            for r in range(n):
+            for r in range(n - 1, -1, -1):
                 for i in range(offsets[places[first + r]], offsets[places[first + r] + 1]):
-                    order[d] = (niche[i] * n + r) * draws + d
-                    share[d] = drawn[i]
+                    row[d], share[d], following[d] = r, drawn[i], head[niche[i]]
+                    head[niche[i]] = d
                     d += 1
-            order.sort()
+            plain = np.empty((mixtures, n))
+            for m in range(mixtures):
+                for r in range(n):
+                    plain[m, r] = math.log((1 - MIXTURES[m + 1]) * null[first + r])
             now = np.empty(n)
-            at = 0
-            while at < draws:
-                which = order[at] // draws // n
-                end = at
-                while end < draws and order[end] // draws // n == which:
-                    end += 1
-                for m in range(1, len(MIXTURES)):
-                    weight = MIXTURES[m]
+            for k in range(niches):
+                # A niche that draws no key of the account explains it less than the background does.
+                if head[k] < 0:
+                    continue
+                for m in range(mixtures):
+                    weight = MIXTURES[m + 1]
                     total = 0.0
-                    i = at
+                    i = head[k]
                     for r in range(n):
-                        likely = (1 - weight) * null[first + r]
-                        if i < end and order[i] // draws % n == r:
-                            likely += weight * share[order[i] % draws]
-                            i += 1
-                        now[r] = math.log(likely)
+                        if i >= 0 and row[i] == r:
+                            now[r] = math.log((1 - weight) * null[first + r] + weight * share[i])
+                            i = following[i]
+                        else:
+                            now[r] = plain[m, r]
                         total += now[r]
                     if total > best_total:
                         best_total = total
                         best[:] = now
-                at = end
+                head[k] = -1
         for r in range(n):
             out[first + r] = alternative[first + r] / math.exp(best[r])
 
@@ -214,7 +224,15 @@ def _ratios(
     keys = part.key[places]
     out = np.empty(len(places))
     account_ratios(
-        begins, places, null[keys], alternative[keys], niches.offsets, niches.niche, niches.share, out
+        begins,
+        places,
+        null[keys],
+        alternative[keys],
+        niches.offsets,
+        niches.niche,
+        niches.share,
+        niches.count,
+        out,
     )
     return places, begins, out
 

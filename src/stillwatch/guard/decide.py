@@ -19,15 +19,22 @@ from stillwatch.detect.members import ALPHA, FEW, REPEATED
 from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.ladder import Fact, Ladder
 from stillwatch.guard.sight import Sight
-from stillwatch.guard.snapshot import ROLES, VARIANTS, Snapshot
+from stillwatch.guard.snapshot import ROLES, VARIANTS, Arrays, Snapshot
 from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
 from stillwatch.schema.tables import SEPARATOR
 from stillwatch.schema.times import LATEST_US
 
-MOST_ACCOUNTS = 250_000
-"""Accounts whose counters are kept; the one that was silent longest gives way. About 0.6 KiB each."""
+MOST_ACCOUNTS = 100_000
+"""Accounts whose counters are kept, about 1 KiB each. The one that was silent longest gives way: if it comes back, it
+begins again with what the snapshot says of it."""
 REFUSES = frozenset({"challenge", "throttle", "block"})
 """Actions after which the request is not answered: it is no evidence."""
+
+
+_Bits = tuple[float, ...]
+_NO_CAMPAIGNS: dict[int, tuple[int, float]] = {}
+_NO_BITS: dict[int, _Bits] = {}
+"""What most accounts have. Never written to."""
 
 
 class _Account:
@@ -40,29 +47,69 @@ class _Account:
         "excused",
         "facts",
         "hash",
-        "known",
         "named",
+        "past",
         "refused",
         "row",
+        "unknown",
         "volume",
     )
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, row: int) -> None:
         self.hash = number
-        self.row = -1
+        self.row = row
         self.excused = False
         self.volume = 0
         self.refused = 0
         self.counts: dict[int, int] = {}
         """Exchanges that showed each key, by place."""
-        self.campaigns: dict[int, tuple[int, float]] = {}
+        self.past = False
+        """Whether what the scan counted has yet to be added. For most accounts it never matters."""
+        self.campaigns = _NO_CAMPAIGNS
         """Campaigns that the account may belong to: which profile judges it, and its bits in TIME."""
-        self.known: set[int] = set()
-        """Campaigns for which TIME is known."""
-        self.named: tuple[tuple[int, str, tuple[float, ...]], ...] = ()
+        self.unknown = 0
+        """For how many of them the scan did not measure TIME."""
+        self.named: tuple[tuple[int, str, _Bits], ...] = ()
         """Group, role and bits as the scan has them."""
-        self.bits: dict[int, tuple[float, float, float, float]] = {}
-        self.facts: list[Fact] = []
+        self.bits = _NO_BITS
+        self.facts: tuple[Fact, ...] = ()
+
+    def near(self, campaign: int) -> None:
+        """The account may belong to this campaign too."""
+        if campaign not in self.campaigns:
+            self.campaigns = {**self.campaigns, campaign: (0, 0.0)}
+            self.unknown += 1
+
+
+def _view(array: Any) -> memoryview:
+    """One element of a memoryview is read several times faster than one of an array."""
+    return memoryview(array)
+
+
+class _Rows:
+    """The snapshot's columns for one account at a time."""
+
+    __slots__ = (
+        "count",
+        "excused",
+        "fold",
+        "given",
+        "held",
+        "hours",
+        "measured",
+        "measured_at",
+        "named_at",
+        "place",
+        "volume",
+    )
+
+    def __init__(self, a: Arrays) -> None:
+        self.held, self.place = _view(a.held_offsets), _view(a.held_place)
+        self.count, self.given = _view(a.held_count), _view(a.held_given)
+        self.excused, self.volume = _view(a.account_excused), _view(a.account_volume)
+        self.named_at, self.measured_at = _view(a.named_offsets), _view(a.measured_offsets)
+        self.measured, self.fold = _view(a.measured_campaign), _view(a.measured_fold)
+        self.hours = _view(a.measured_time)
 
 
 class Guard:
@@ -88,7 +135,9 @@ class Guard:
         self._ladder = Ladder(snapshot)
         self._accounts: dict[int, _Account] = {}
         self._lock = threading.Lock()
-        self._repeat = snapshot.arrays.key_repeat.tobytes()
+        self._niches = int(snapshot.arrays.niche_group.max(initial=-1)) + 1
+        self._rows = _Rows(snapshot.arrays)
+        self._repeat = _view(snapshot.arrays.key_repeat)
         self._split = snapshot.meta.form_places
         group = {g.id: i for i, g in enumerate(snapshot.meta.groups)}
         self._group_of = tuple(group[c.id] for c in snapshot.meta.campaigns)
@@ -128,7 +177,7 @@ class Guard:
                 self.faults += 1
                 return self._ladder.fault
 
-    def bits(self, subject: Subject) -> dict[str, tuple[float, float, float, float]]:
+    def bits(self, subject: Subject) -> dict[str, _Bits]:
         """(FORM, LINK, TIME, all) of an account by campaign, as of the last request of it that was decided."""
         with self._lock:
             account = self._accounts.get(self._principal(subject))
@@ -140,6 +189,8 @@ class Guard:
         names, keys = self.snapshot.meta.campaigns, self.snapshot.arrays.key_hash
         with self._lock:
             account = self._accounts.get(self._principal(subject))
+            if account is not None:
+                self._recall(account)
             return {
                 (names[campaign].id, f"{int(keys[place]):016x}"): count
                 for place, count in (account.counts if account is not None else {}).items()
@@ -155,22 +206,24 @@ class Guard:
         if number == 0:
             return self._ladder.allow("no_account", lacked | ACCOUNT)
         account = self._accounts.pop(number, None)
+        changed = account is None
         if account is None:
             account = self._arrived(number)
         self._accounts[number] = account
         if subject.refused is True:
             account.refused += 1
             self.refusals += 1
+            if changed:
+                self._judge(account)
             self._ladder.heard(account.facts, now)
             return self._ladder.allow("refused_before", lacked)
         places: list[int] = []
         lacked |= self._sight.look(subject, places)
-        changed = self._count(account, places, 1)
-        if changed:
+        if self._count(account, places, 1) or changed:
             self._judge(account)
         if not account.facts:
             return self._ladder.allow("nothing_known", lacked)
-        if len(account.known) < len(account.bits):
+        if account.unknown:
             lacked |= HOURS
         gateway = subject.gateway if type(subject.gateway) is str else None
         decision = self._ladder.choose(account, places, gateway, now, lacked)
@@ -187,7 +240,7 @@ class Guard:
         before = account.volume
         account.volume = before + step
         few_before, few = before <= FEW, account.volume <= FEW
-        counts, repeat = account.counts, self._repeat
+        counts, repeat, touches = account.counts, self._repeat, self.snapshot.touches
         changed = few_before != few and any(c < REPEATED and repeat[p] for p, c in counts.items())
         for place in places:
             had = counts.get(place, 0)
@@ -202,13 +255,19 @@ class Guard:
                 )
             else:
                 changed |= (had > 0) != (has > 0)
-            if had == 0 and place in self.snapshot.touches:
-                for campaign in self.snapshot.touches[place]:
-                    account.campaigns.setdefault(campaign, (0, 0.0))
+            if had == 0 and place in touches:
+                for campaign in touches[place]:
+                    account.near(campaign)
+                changed = True
+                if account.past:
+                    self._recall(account)
+                    counts = account.counts
         return changed
 
     def _judge(self, account: _Account) -> None:
         """Measure the account's bits anew, and what follows from them."""
+        if not account.campaigns and not account.named:
+            return
         if account.campaigns:
             few, repeat = account.volume <= FEW, self._repeat
             held = sorted(p for p, c in account.counts.items() if few or c >= REPEATED or not repeat[p])
@@ -237,14 +296,14 @@ class Guard:
             for campaign, live in account.bits.items():
                 if live[3] >= self.found_bits:
                     facts.append(Fact(self._group_of[campaign], campaign, "found", live))
-        account.facts = facts
+        account.facts = tuple(facts)
 
     def _measure(self, places: Any, split: int, campaigns: Any, variants: Any, hours: Any) -> Any:
         a = self.snapshot.arrays
         out = np.zeros((len(campaigns), 4))
         measure(
             places, split, campaigns, variants, hours, a.key_share, a.niche_offsets, a.niche_group, a.niche_share,
-            a.profile_offsets, a.profile_place, a.profile_null, a.profile_share, VARIANTS, out,
+            a.profile_offsets, a.profile_place, a.profile_null, a.profile_share, self._niches, VARIANTS, out,
         )  # fmt: skip
         return out
 
@@ -278,24 +337,33 @@ class Guard:
         if len(self._accounts) >= self._most:
             del self._accounts[next(iter(self._accounts))]
             self.forgotten += 1
-        account = _Account(number)
-        a = self.snapshot.arrays
-        row = account.row = int(find(a.account_hash, 0, len(a.account_hash), np.uint64(number)))
+        a, rows, touches = self.snapshot.arrays, self._rows, self.snapshot.touches
+        row = find(a.account_hash, 0, len(a.account_hash), np.uint64(number))
+        account = _Account(number, row)
         if row < 0:
             return account
-        account.excused = bool(a.account_excused[row])
-        begin, end = int(a.held_offsets[row]), int(a.held_offsets[row + 1])
-        held = zip(a.held_place[begin:end].tolist(), a.held_count[begin:end].tolist(), strict=True)
+        account.excused = rows.excused[row] != 0
+        begin, end = rows.held[row], rows.held[row + 1]
+        places = rows.place[begin:end].tolist()
         if self._history:
-            account.counts = dict(held)
-            account.volume = int(a.account_volume[row])
+            account.volume = rows.volume[row]
+            account.past = True
         else:
-            given = a.held_given[begin:end].tolist()
-            account.counts = {place: 1 for (place, _), g in zip(held, given, strict=True) if g}
-        for place in account.counts:
-            for campaign in self.snapshot.touches.get(place, ()):
-                account.campaigns[campaign] = (0, 0.0)
-        begin, end = int(a.named_offsets[row]), int(a.named_offsets[row + 1])
+            given = rows.given[begin:end].tolist()
+            places = [place for place, g in zip(places, given, strict=True) if g]
+            account.counts = dict.fromkeys(places, 1)
+        begin, end = rows.measured_at[row], rows.measured_at[row + 1]
+        if begin < end:
+            hours = rows.hours[begin:end].tolist()
+            variants = [fold + 1 for fold in rows.fold[begin:end].tolist()]
+            account.campaigns = dict(
+                zip(rows.measured[begin:end].tolist(), zip(variants, hours, strict=True), strict=True)
+            )
+        for place in places:
+            if place in touches:
+                for campaign in touches[place]:
+                    account.near(campaign)
+        begin, end = rows.named_at[row], rows.named_at[row + 1]
         if begin < end:
             account.named = tuple(
                 (group, ROLES[role], tuple(bits))
@@ -308,16 +376,21 @@ class Guard:
             )
             for group, _, _ in account.named:
                 if group in self._campaign_of:
-                    account.campaigns.setdefault(self._campaign_of[group], (0, 0.0))
-        begin, end = int(a.measured_offsets[row]), int(a.measured_offsets[row + 1])
-        for campaign, fold, hours in zip(
-            a.measured_campaign[begin:end].tolist(),
-            a.measured_fold[begin:end].tolist(),
-            a.measured_time[begin:end].tolist(),
-            strict=True,
-        ):
-            account.campaigns[campaign] = (fold + 1, hours)
-            account.known.add(campaign)
-        if account.campaigns or account.named:
-            self._judge(account)
+                    account.near(self._campaign_of[group])
+        if account.campaigns:
+            self._recall(account)
         return account
+
+    def _recall(self, account: _Account) -> None:
+        """Add what the scan counted to what was seen since."""
+        if not account.past:
+            return
+        account.past = False
+        rows, row = self._rows, account.row
+        begin, end = rows.held[row], rows.held[row + 1]
+        since = account.counts
+        account.counts = dict(
+            zip(rows.place[begin:end].tolist(), rows.count[begin:end].tolist(), strict=True)
+        )
+        for place, count in since.items():
+            account.counts[place] = account.counts.get(place, 0) + count

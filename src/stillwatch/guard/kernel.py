@@ -103,6 +103,7 @@ def measure(
     profile_place: Any,
     profile_null: Any,
     profile_share: Any,
+    niches: int,
     variants_each: int,
     out: Any,
 ) -> None:
@@ -142,6 +143,7 @@ def measure(
                 niche_offsets,
                 niche_group,
                 niche_share,
+                niches,
                 ratio[first:end],
             )
             account_bits(begins, ratio[first:end], bits, stake)

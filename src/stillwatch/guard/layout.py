@@ -58,7 +58,7 @@ def write_snapshot(path: Path, meta: Any, arrays: Mapping[str, Array], secret: S
     header += b" " * (-len(header) % 64)
     fixed = _FIXED.pack(MAGIC, VERSION, 0, HEAD + len(header) + at, len(header), secret.check())
     rest = bytes(HEAD - _FIXED.size - 32)
-    seal = secret.seal(fixed, rest, header, *body)
+    seal = secret.seal([fixed, rest, header], body)
     write_whole(path, [fixed, seal, rest, header, *body], "the snapshot")
 
 
@@ -71,13 +71,38 @@ def map_snapshot(path: Path, secret: Secret, meta: type[Any]) -> tuple[Any, dict
     try:
         with path.open("rb") as handle:
             size = handle.seek(0, 2)
-            if size < HEAD:
-                raise SnapshotError("this is no snapshot: it is too short", where=where, hint=_AGAIN)
+            handle.seek(0)
+            head = handle.read(HEAD)
+            length = _checked(head, size, secret, where)
+            # Read, not mapped: what no request needs then never takes memory of this process.
+            rest = iter(lambda: handle.read(1 << 20), b"")
+            if secret.seal([head[: _SEAL.start], head[_SEAL.stop :]], rest) != head[_SEAL]:
+                raise SnapshotError(
+                    "the snapshot is damaged: its seal does not match", where=where, hint=_AGAIN
+                )
             data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         raise SnapshotError(f"the snapshot cannot be read: {reason}", where=where) from error
-    magic, version, _, whole, length, mark = _FIXED.unpack_from(data)
+    view = memoryview(data)
+    try:
+        header = msgspec.json.decode(view[HEAD : HEAD + length], type=_Header)
+        arrays = {}
+        for name, place in header.arrays.items():
+            count = int(np.prod(place.shape, dtype=np.int64))
+            start = HEAD + length + place.at
+            arrays[name] = np.frombuffer(data, np.dtype(place.dtype), count, start).reshape(place.shape)
+        return msgspec.json.decode(header.meta, type=meta), arrays
+    except (ValueError, TypeError, msgspec.DecodeError) as error:
+        # Sealed by the right secret, and still not what this version writes.
+        raise SnapshotError("the snapshot's header cannot be used", where=where, hint=_AGAIN) from error
+
+
+def _checked(head: bytes, size: int, secret: Secret, where: Where) -> int:
+    """Size of the JSON header, as the fixed head says it; SnapshotError where the head does not fit."""
+    if len(head) < HEAD:
+        raise SnapshotError("this is no snapshot: it is too short", where=where, hint=_AGAIN)
+    magic, version, _, whole, length, mark = _FIXED.unpack_from(head)
     if magic != MAGIC:
         raise SnapshotError("this is no snapshot", where=where, hint=_AGAIN)
     if version != VERSION:
@@ -96,17 +121,4 @@ def map_snapshot(path: Path, secret: Secret, meta: type[Any]) -> tuple[Any, dict
             where=where,
             hint="give the secret that `stillwatch guard snapshot` had, or make the snapshot again",
         )
-    view = memoryview(data)
-    if secret.seal(view[: _SEAL.start], view[_SEAL.stop :]) != view[_SEAL]:
-        raise SnapshotError("the snapshot is damaged: its seal does not match", where=where, hint=_AGAIN)
-    try:
-        header = msgspec.json.decode(view[HEAD : HEAD + length], type=_Header)
-        arrays = {}
-        for name, place in header.arrays.items():
-            count = int(np.prod(place.shape, dtype=np.int64))
-            start = HEAD + length + place.at
-            arrays[name] = np.frombuffer(data, np.dtype(place.dtype), count, start).reshape(place.shape)
-        return msgspec.json.decode(header.meta, type=meta), arrays
-    except (ValueError, TypeError, msgspec.DecodeError) as error:
-        # Sealed by the right secret, and still not what this version writes.
-        raise SnapshotError("the snapshot's header cannot be used", where=where, hint=_AGAIN) from error
+    return int(length)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ class Secret:
         """Eight bytes by which a snapshot tells whether it was made with this secret."""
         return bytes(self._states["check"].copy().digest())
 
-    def seal(self, *parts: bytes | memoryview) -> bytes:
+    def seal(self, *parts: Iterable[bytes | memoryview]) -> bytes:
         """Keyed digest of the parts one after the other, 32 bytes."""
         state = self._states["snapshot"].copy()
-        for part in parts:
+        for part in chain.from_iterable(parts):
             state.update(part)
         return bytes(state.digest())
 
