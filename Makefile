@@ -48,7 +48,7 @@ test-slow: setup
 bench: extras
 	$(PY) scripts/bench.py
 
-# Inline decisions with 1 M known accounts, beside the goals; needs 3 GiB while the snapshot is made.
+# Inline decisions with 1 M known accounts, beside the goals; needs 1 GiB while the snapshot is made.
 bench-guard: setup
 	$(PY) scripts/bench_guard.py
 

@@ -258,14 +258,16 @@ def test_rules_end_and_ask_for_tier_campaign_role_and_stream(demo: Scanned, tmp_
         ('tiers = ["no such tier"]', False),
         (f'campaigns = ["{row["campaign_id"]}"]', True),
         ('campaigns = ["g-000000000000"]', False),
-        (f'roles = ["{row["role"]}"]', True),
-        ('roles = ["found"]', False),
         ("min_bits = 900", False),
         ("kinds = 3", sum(row[b] > 0 for b in ("bits_form", "bits_link", "bits_time")) == 3),
     ]
     for number, (text, acts) in enumerate(cases):
         guard = Guard(load(demo.made(tmp_path / str(number), SHADOW + text + "\n"), SECRET))
         assert (_ask(guard, demo, row["account_id"]).would == "block") is acts, text
+    for role, acts in ((row["role"], True), ("found", False)):
+        policy = SHADOW.replace('["core", "recruit", "found"]', f'["{role}"]')
+        guard = Guard(load(demo.made(tmp_path / role, policy), SECRET))
+        assert (_ask(guard, demo, row["account_id"]).would == "block") is acts
     guard = Guard(load(demo.made(tmp_path / "stream", SHADOW + 'scope = "stream"\n'), SECRET))
     would = []
     for subject in mine:
@@ -321,9 +323,9 @@ def test_a_pool_s_next_account_is_found_inline(demo: Scanned) -> None:
             reasons.append(guard.decide(subject))
     bits = guard.bits(Subject(account="a new account of the pool"))[row["campaign_id"]]
     assert bits[3] >= guard.found_bits
-    last = reasons[-1]
-    # The policy in the snapshot asks for members that a scan named: who is found inline needs a rule of its own.
-    assert last.reason == "no_rule"
+    assert reasons[0].would == "allow"
+    assert (reasons[-1].would, reasons[-1].action) == ("block", "observe")
+    assert "hours" in reasons[-1].lacked
 
 
 def test_with_few_counters_the_oldest_account_gives_way(demo: Scanned) -> None:
@@ -396,7 +398,7 @@ def test_a_fault_opens_unless_the_policy_closes(
     policy = parse_policy(f'version = 1\nmode = "{mode}"\non_fault = "{on_fault}"\n')
     snapshot = Snapshot(demo.snapshot.meta, demo.snapshot.arrays, policy, SECRET, {})
     guard = Guard(snapshot)
-    monkeypatch.setattr(guard._sight, "look", lambda *_: 1 / 0)
+    monkeypatch.setattr(guard.sight, "look", lambda *_: 1 / 0)
     assert guard.decide(Subject(account="a")).action == action
     assert guard.faults == 1
 

@@ -16,6 +16,7 @@ version = 1
 mode = "enforce"
 on_fault = "closed"
 silent_days = 14
+found_risk = 1e-4
 hold_until_mapped = true
 
 [exempt]
@@ -100,6 +101,7 @@ WRONG = {
         7, "two approvers have one key",
     ),
     "zone": ('version = 1\n[[rule]]\nname = "a"\naction = "block"\nuntil = 2026-01-01T00:00:00\n', 5, "time zone"),
+    "risk": ("version = 1\nfound_risk = 0.01\n", 2, "<= 0.001"),
     "deep": ("version = 1\na = " + "[" * 5000 + "]" * 5000, None, ""),
 }  # fmt: skip
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
+from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, pairs
 from stillwatch.guard.build import VALID_DAYS, Beside, build
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.policy import ACTIONS, SHADOW, Policy, parse_policy, read_policy
+from stillwatch.guard.replay import COLUMNS, Replay, Touched, replay
 from stillwatch.guard.secret import Secret, read_secret
 from stillwatch.guard.snapshot import load, save
-from stillwatch.ingest import read_side
+from stillwatch.ingest import open_log, read_side
+from stillwatch.ingest.lookup import read_lookups
 from stillwatch.schema.errors import UsageError
 from stillwatch.store.decisions import (
     Order,
@@ -26,6 +32,7 @@ from stillwatch.store.decisions import (
     revoke,
     standing,
 )
+from stillwatch.store.files import write_whole
 
 guard_app = typer.Typer(
     no_args_is_help=True, help="The inline side: snapshots for gateways, decisions to act."
@@ -91,6 +98,74 @@ def snapshot(
 def _head_before(out: Path, secret: Secret) -> str | None:
     """The end of the decisions that the snapshot to be replaced knew: they must still be there."""
     return load(out, secret).meta.decisions_head if out.exists() else None
+
+
+@guard_app.command("replay")
+def replay_command(
+    logs: Logs,
+    snapshot: Annotated[Path, typer.Option("--snapshot", help="The snapshot to decide by.")],
+    format: Format = None,
+    mapping: Mapping = None,
+    map_: Overrides = None,
+    profiles_only: Annotated[
+        bool,
+        typer.Option(
+            "--profiles-only", help="Nobody is named from the start: what the profiles alone would find."
+        ),
+    ] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Go on from the scan's counts: for a log that came after it.")
+    ] = False,
+    references: Annotated[
+        Path | None, typer.Option("--references", help="Accounts known to be honest (account_id, group_id).")
+    ] = None,
+    touched: Annotated[
+        Path | None,
+        typer.Option("--touched", help="Write every account that would have been acted on (CSV)."),
+    ] = None,
+    secret_file: Secrets = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a snapshot's policy would have done to a log: by rule, by campaign, and to whom."""
+    loaded = load(snapshot, read_secret(secret_file))
+    honest: list[str] = []
+    if references is not None:
+        honest = read_side("references", str(references)).column("account_id").to_pylist()
+    with open_log(
+        logs, format=format, mapping=mapping, overrides=pairs(map_), columns=COLUMNS, lookups=read_lookups()
+    ) as log:
+        found = replay(log, loaded, names=not profiles_only, history=history, honest=honest)
+    if touched is not None:
+        write_whole(touched, [_csv(found)], "the touched accounts")
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+        return
+    print(
+        f"{found.exchanges:,} exchanges of {found.accounts:,} accounts, {found.first} to {found.last}; "
+        f"{found.refused_before:,} more had been refused"
+    )
+    for rule in found.rules:
+        print(
+            f"rule {rule.rule} (line {rule.line}, {rule.action}): {rule.exchanges:,} exchanges of "
+            f"{rule.accounts:,} accounts"
+        )
+    for c in found.campaigns:
+        when = "never cut" if c.first_cut is None else f"cut at {c.first_cut} after {c.before_first_cut:,}"
+        print(
+            f"campaign {c.campaign}: {c.exchanges:,} exchanges of {c.accounts_named:,} named accounts, {when}; "
+            f"{c.cut:,} would not have been answered, {c.let_through:,} would; "
+            f"{c.others_touched:,} accounts touched that no campaign names, "
+            f"{c.known_honest_touched:,} known to be honest"
+        )
+
+
+def _csv(found: Replay) -> bytes:
+    """The accounts that would have been acted on."""
+    out = io.StringIO()
+    rows = csv.DictWriter(out, Touched.__struct_fields__, lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(msgspec.to_builtins(entry) for entry in found.touched)
+    return out.getvalue().encode()
 
 
 @guard_app.command("propose")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stillwatch.detect.members import ALPHA, FEW, REPEATED
+from stillwatch.detect.members import FEW, REPEATED
 from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.ladder import Fact, Ladder
 from stillwatch.guard.sight import Sight
@@ -120,18 +120,20 @@ class Guard:
         snapshot: Snapshot,
         *,
         history: bool = True,
+        names: bool = True,
         clock: Callable[[], int] | None = None,
         most_accounts: int = MOST_ACCOUNTS,
     ) -> None:
         """`history`: go on from what the scan had seen of each account; False to replay that very log.
 
+        `names`: act on those whom the scan names; False to ask what the campaigns' profiles alone would find.
         `clock`: microseconds since 1970, for requests without a time.
         """
         self.snapshot = snapshot
-        self._history = history
+        self._history, self._names = history, names
         self._clock = clock or (lambda: time.time_ns() // 1000)
         self._most = most_accounts
-        self._sight = Sight(snapshot)
+        self.sight = Sight(snapshot)
         self._ladder = Ladder(snapshot)
         self._accounts: dict[int, _Account] = {}
         self._lock = threading.Lock()
@@ -142,9 +144,9 @@ class Guard:
         group = {g.id: i for i, g in enumerate(snapshot.meta.groups)}
         self._group_of = tuple(group[c.id] for c in snapshot.meta.campaigns)
         self._campaign_of = {g: c for c, g in enumerate(self._group_of)}
-        pairs = max(1, snapshot.accounts) * max(1, len(self._group_of))
-        self.found_bits = float(np.log2(pairs / ALPHA))
-        """Bits from which an account that no scan named counts as found: one false name in a hundred snapshots."""
+        self.found_bits = float(np.log2(max(1, len(self._group_of)) / snapshot.policy.found_risk))
+        """Bits from which an account that no scan named counts as found. An honest account's e-value for one campaign
+        ever exceeds x with probability at most 1/x (Ville's inequality): the policy's risk is shared out."""
         self.refusals = 0
         """Requests that Stillwatch refused: told by doors, or by this guard's own enforcement."""
         self.faults = 0
@@ -161,8 +163,8 @@ class Guard:
         find(self.snapshot.arrays.account_hash, 0, 0, np.uint64(1))
         find(self.snapshot.arrays.api_key_hash, 0, 0, np.uint64(1))
         text = "warm up the kernels"
-        self._sight.look(Subject(prompt=text, system=text, ip="192.0.2.1", tools_hash=1), [])
-        self._sight.look(
+        self.sight.look(Subject(prompt=text, system=text, ip="192.0.2.1", tools_hash=1), [])
+        self.sight.look(
             Subject(body=b'{"messages": [{"role": "user", "content": "warm"}]}', ip="2001:db8::1"), []
         )
 
@@ -180,7 +182,7 @@ class Guard:
     def bits(self, subject: Subject) -> dict[str, _Bits]:
         """(FORM, LINK, TIME, all) of an account by campaign, as of the last request of it that was decided."""
         with self._lock:
-            account = self._accounts.get(self._principal(subject))
+            account = self._accounts.get(self.principal(subject))
             names = self.snapshot.meta.campaigns
             return {} if account is None else {names[c].id: bits for c, bits in account.bits.items()}
 
@@ -188,7 +190,7 @@ class Guard:
         """Exchanges of an account in the campaigns' own families, by (campaign, family): its streams."""
         names, keys = self.snapshot.meta.campaigns, self.snapshot.arrays.key_hash
         with self._lock:
-            account = self._accounts.get(self._principal(subject))
+            account = self._accounts.get(self.principal(subject))
             if account is not None:
                 self._recall(account)
             return {
@@ -202,31 +204,42 @@ class Guard:
         now: Any = subject.ts_us
         if type(now) is not int or not 0 < now <= LATEST_US:
             now, lacked = self._clock(), TIME
-        number = self._principal(subject)
+        number = self.principal(subject)
         if number == 0:
             return self._ladder.allow("no_account", lacked | ACCOUNT)
+        if subject.refused is True:
+            return self.weigh(number, None, lacked, None, now)
+        places: list[int] = []
+        lacked |= self.sight.look(subject, places)
+        gateway = subject.gateway if type(subject.gateway) is str else None
+        return self.weigh(number, places, lacked, gateway, now)
+
+    def weigh(
+        self, number: int, places: list[int] | None, lacked: int, gateway: str | None, now_us: int
+    ) -> Decision:
+        """What to do with a request whose keys are known. `places` None: Stillwatch refused it elsewhere.
+
+        The part of `decide` that comes after looking; a replay looks at the whole log first. Not for two threads.
+        """
         account = self._accounts.pop(number, None)
         changed = account is None
         if account is None:
             account = self._arrived(number)
         self._accounts[number] = account
-        if subject.refused is True:
+        if places is None:
             account.refused += 1
             self.refusals += 1
             if changed:
                 self._judge(account)
-            self._ladder.heard(account.facts, now)
+            self._ladder.heard(account.facts, now_us)
             return self._ladder.allow("refused_before", lacked)
-        places: list[int] = []
-        lacked |= self._sight.look(subject, places)
         if self._count(account, places, 1) or changed:
             self._judge(account)
         if not account.facts:
             return self._ladder.allow("nothing_known", lacked)
         if account.unknown:
             lacked |= HOURS
-        gateway = subject.gateway if type(subject.gateway) is str else None
-        decision = self._ladder.choose(account, places, gateway, now, lacked)
+        decision = self._ladder.choose(account, places, gateway, now_us, lacked)
         if decision.action in REFUSES:
             # It is not answered: what it showed is taken back.
             account.refused += 1
@@ -307,7 +320,7 @@ class Guard:
         )  # fmt: skip
         return out
 
-    def _principal(self, subject: Subject) -> int:
+    def principal(self, subject: Subject) -> int:
         """Keyed hash of whoever is judged, 0 where the door does not know."""
         name: Any = subject.account
         secret, a = self.snapshot.secret, self.snapshot.arrays
@@ -364,7 +377,7 @@ class Guard:
                 for campaign in touches[place]:
                     account.near(campaign)
         begin, end = rows.named_at[row], rows.named_at[row + 1]
-        if begin < end:
+        if begin < end and self._names:
             account.named = tuple(
                 (group, ROLES[role], tuple(bits))
                 for group, role, bits in zip(

@@ -41,6 +41,7 @@ Role = Literal["core", "recruit", "found"]
 """`core` and `recruit`: named by the scan; `found`: by the guard itself, from the bits of what it saw."""
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Risk = Annotated[float, msgspec.Meta(gt=0, le=1e-3)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=365)]
 
 
@@ -102,6 +103,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     on_fault: Literal["open", "closed"] = "open"
     silent_days: Days = 30.0
     hold_until_mapped: bool = False
+    found_risk: Risk = 1e-5
     exempt: Exempt = Exempt()
     approver: tuple[Approver, ...] = ()
     rule: tuple[Rule, ...] = ()
@@ -117,6 +119,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """A campaign whose members are silent that long is over."""
     hold_until_mapped: bool
     """Act on nobody of a campaign before a decision says that its pool is mapped; then on all at once."""
+    found_risk: float
+    """Largest share of honest accounts that may ever be found inline, over all campaigns: it sets the bits needed."""
     exempt: Exempt
     approvers: tuple[Approver, ...]
     rules: tuple[Rule, ...]
@@ -133,6 +137,7 @@ mode = "shadow"
 [[rule]]
 name = "members"
 action = "block"
+roles = ["core", "recruit", "found"]
 """
 """What stands in for a policy where none is given: shadow mode, and what blocking every member would touch."""
 
@@ -180,6 +185,7 @@ def parse_policy(text: str, name: str = "policy") -> Policy:
         on_fault=found.on_fault,
         silent_days=found.silent_days,
         hold_until_mapped=found.hold_until_mapped,
+        found_risk=found.found_risk,
         exempt=found.exempt,
         approvers=found.approver,
         rules=found.rule,
