@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,9 @@ import typer
 
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, pairs
 from stillwatch.guard.build import VALID_DAYS, Beside, build
+from stillwatch.guard.doors.check import CheckService
+from stillwatch.guard.doors.http import Identity
+from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.policy import ACTIONS, SHADOW, Policy, parse_policy, read_policy
 from stillwatch.guard.replay import COLUMNS, Replay, Touched, replay
@@ -21,7 +25,7 @@ from stillwatch.guard.secret import Secret, read_secret
 from stillwatch.guard.snapshot import load, save
 from stillwatch.ingest import open_log, read_side
 from stillwatch.ingest.lookup import read_lookups
-from stillwatch.schema.errors import UsageError
+from stillwatch.schema.errors import MissingExtraError, UsageError
 from stillwatch.store.decisions import (
     Order,
     approve,
@@ -166,6 +170,39 @@ def _csv(found: Replay) -> bytes:
     rows.writeheader()
     rows.writerows(msgspec.to_builtins(entry) for entry in found.touched)
     return out.getvalue().encode()
+
+
+@guard_app.command("serve")
+def serve(
+    snapshot: Annotated[Path, typer.Option("--snapshot", help="The snapshot; a new one is picked up.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8645,
+    account_header: Annotated[
+        str | None, typer.Option("--account-header", help="Header in which the proxy names the account.")
+    ] = None,
+    proxies: Annotated[
+        int, typer.Option(help="Proxies in front that add to x-forwarded-for; 0: it is not read.")
+    ] = 0,
+    secret_file: Secrets = None,
+) -> None:
+    """Answer proxies over HTTP: /v1/check, and LiteLLM's generic guardrail. Needs the extra `serve`.
+
+    Callers send STILLWATCH_GUARD_TOKEN in x-stillwatch-token. Without one the service listens on loopback only.
+    """
+    token = os.environ.get("STILLWATCH_GUARD_TOKEN") or None
+    if token is None and host not in ("127.0.0.1", "::1", "localhost"):
+        raise UsageError(
+            "without a token the service listens on loopback only", hint="set STILLWATCH_GUARD_TOKEN"
+        )
+    if not 0 <= proxies <= 16:
+        raise UsageError("--proxies must be 0 to 16")
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingExtraError("uvicorn", "serve", needed_for="the check service") from error
+    guard = Watched(snapshot, read_secret(secret_file))
+    who = Identity(account_header, proxies)
+    uvicorn.run(CheckService(guard, who, token), host=host, port=port, log_level="warning", access_log=False)
 
 
 @guard_app.command("propose")
