@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stillwatch.detect import members as mb
 from stillwatch.detect.keys import build_index, without
 from stillwatch.guard import Guard, Subject
-from stillwatch.guard.kernel import measure
+from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.sight import Sight
 from stillwatch.ingest.lookup import Lookups
 from stillwatch.store.results import rounded
@@ -120,6 +120,26 @@ def test_one_account_at_a_time_is_measured_as_a_scan_measures_many() -> None:
             columns[1], columns[2], 6, 1, out,
         )  # fmt: skip
         assert out[0].tolist() == [bits[0][account], bits[1][account], time[account], total[account]]
+
+
+def test_a_value_is_found_wherever_it_stands() -> None:
+    rng = np.random.default_rng(9)
+    for values in (
+        np.sort(rng.integers(0, 2**64, 3000, np.uint64)),
+        np.arange(1, 200, 2, dtype=np.uint64),
+        np.array([5, 2**64 - 1], np.uint64),
+        np.full(1, 2**63, np.uint64),
+        np.zeros(0, np.uint64),
+        np.sort(rng.integers(0, 2**20, 500, np.uint64)),
+    ):
+        values = np.unique(values)
+        for first, end in ((0, len(values)), (len(values) // 3, 2 * len(values) // 3)):
+            inside = values[first:end]
+            asked = np.concatenate([values, inside + np.uint64(1), np.array([0, 1, 2**64 - 1], np.uint64)])
+            for value in asked:
+                at = np.searchsorted(inside, value)
+                there = at < len(inside) and inside[at] == value
+                assert find(values, first, end, value) == (first + at if there else -1)
 
 
 @given(st.integers(0, 2**64 - 1), st.text(max_size=40))

@@ -77,8 +77,24 @@ def families_of(
 
 @nb.njit(cache=True)
 def find(values: Any, first: int, end: int, value: Any) -> int:
-    """Place of `value` in the sorted `values[first:end]`, -1 where it is not there. `value` is np.uint64."""
-    low, high = first, end
+    """Place of `value` in the sorted `values[first:end]`, -1 where it is not there. `value` is np.uint64.
+
+    Hashes are spread evenly: the search begins where the value should be, and so touches little memory.
+    """
+    if end <= first:
+        return -1
+    guess: Any = first + np.int64(((value >> _U(32)) * _U(end - first)) >> _U(32))
+    low: Any = guess
+    high: Any = guess
+    step = 16
+    if values[guess] < value:
+        while high < end and values[high] < value:
+            low, high, step = high + 1, high + step, 2 * step
+        high = min(high, end)
+    else:
+        while low > first and values[low] >= value:
+            low, high, step = low - step, low, 2 * step
+        low = max(low, first)
     while low < high:
         middle = (low + high) // 2
         if values[middle] < value:

@@ -12,7 +12,7 @@ import xxhash
 from stillwatch.guard.kernel import families_of, find
 from stillwatch.guard.snapshot import Arrays, Snapshot
 from stillwatch.guard.subject import ADDRESS, BODY, PROMPT, Subject
-from stillwatch.ingest.bodies import request_columns
+from stillwatch.ingest.bodies import asking_columns
 from stillwatch.schema.tables import REDACTION_MARKERS
 from stillwatch.sketch.fold import basic_plane, mathematical
 from stillwatch.views.base import hash_one, mix_one
@@ -167,4 +167,4 @@ def _columns(body: Any) -> dict[str, Any] | None:
             body = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-    return request_columns(body) if isinstance(body, dict) else None
+    return asking_columns(body) if isinstance(body, dict) else None
