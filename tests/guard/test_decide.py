@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from stillwatch import guard as guard_room
 from stillwatch.guard import Decision, Guard, Snapshot, Subject, load
 from stillwatch.guard.layout import map_snapshot
 from stillwatch.guard.policy import SHADOW, microseconds, parse_policy
@@ -329,10 +330,18 @@ def test_a_pool_s_next_account_is_found_inline(demo: Scanned) -> None:
 
 
 def test_with_few_counters_the_oldest_account_gives_way(demo: Scanned) -> None:
-    guard = Guard(demo.snapshot, most_accounts=10)
+    guard = Guard(demo.snapshot, most_accounts=40)
+    member = _strong(demo)[0]["account_id"]
+    _ask(guard, demo, member, prompt="a question")
     for number in range(50):
-        guard.decide(Subject(account=f"a{number}", ts_us=_now(demo)))
+        _ask(guard, demo, f"made up {number}")
     assert guard.forgotten == 40
+    assert guard.bits(Subject(account=member)), "made-up accounts drive out none that is known"
+    for account in sorted({str(s.account) for s in demo.subjects()} - {member})[:40]:
+        _ask(guard, demo, account)
+    assert guard.forgotten == 41
+    assert not guard.bits(Subject(account=member))
+    assert _ask(guard, demo, member).would == "block"
 
 
 HOSTILE: list[dict[str, Any]] = [
@@ -374,7 +383,7 @@ def test_a_body_is_read_as_its_parts_are(demo: Scanned) -> None:
     def shown(**how: Any) -> dict[int, int]:
         guard = Guard(demo.snapshot, history=False)
         guard.decide(Subject(account="x", ts_us=_now(demo), **how))
-        return guard._accounts[SECRET.account("x")].counts
+        return guard._strangers[SECRET.account("x")].counts
 
     several = 0
     for subject in [s for s in demo.subjects() if s.account == member and s.prompt]:
@@ -433,6 +442,11 @@ def test_nothing_heavy_is_loaded_into_a_gateway() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "scipy"]
+
+
+def test_the_public_names_are_there() -> None:
+    assert sorted(guard_room.__all__) == guard_room.__all__
+    assert all(hasattr(guard_room, name) for name in guard_room.__all__)
 
 
 def test_times_with_a_zone_are_counted_from_1970() -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from stillwatch.detect.members import FEW, REPEATED
+from stillwatch.guard.account import Account, Bits, Rows, view
 from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.ladder import Fact, Ladder
 from stillwatch.guard.sight import Sight
-from stillwatch.guard.snapshot import ROLES, VARIANTS, Arrays, Snapshot
+from stillwatch.guard.snapshot import ROLES, VARIANTS, Snapshot
 from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
 from stillwatch.schema.tables import SEPARATOR
 from stillwatch.schema.times import LATEST_US
@@ -27,89 +28,10 @@ from stillwatch.schema.times import LATEST_US
 MOST_ACCOUNTS = 100_000
 """Accounts whose counters are kept, about 1 KiB each. The one that was silent longest gives way: if it comes back, it
 begins again with what the snapshot says of it."""
+STRANGERS = 4
+"""One in so many of them, besides, may be accounts that the scan did not see."""
 REFUSES = frozenset({"challenge", "throttle", "block"})
 """Actions after which the request is not answered: it is no evidence."""
-
-
-_Bits = tuple[float, ...]
-_NO_CAMPAIGNS: dict[int, tuple[int, float]] = {}
-_NO_BITS: dict[int, _Bits] = {}
-"""What most accounts have. Never written to."""
-
-
-class _Account:
-    """Counters of one account."""
-
-    __slots__ = (
-        "bits",
-        "campaigns",
-        "counts",
-        "excused",
-        "facts",
-        "hash",
-        "named",
-        "past",
-        "refused",
-        "row",
-        "unknown",
-        "volume",
-    )
-
-    def __init__(self, number: int, row: int) -> None:
-        self.hash = number
-        self.row = row
-        self.excused = False
-        self.volume = 0
-        self.refused = 0
-        self.counts: dict[int, int] = {}
-        """Exchanges that showed each key, by place."""
-        self.past = False
-        """Whether what the scan counted has yet to be added. For most accounts it never matters."""
-        self.campaigns = _NO_CAMPAIGNS
-        """Campaigns that the account may belong to: which profile judges it, and its bits in TIME."""
-        self.unknown = 0
-        """For how many of them the scan did not measure TIME."""
-        self.named: tuple[tuple[int, str, _Bits], ...] = ()
-        """Group, role and bits as the scan has them."""
-        self.bits = _NO_BITS
-        self.facts: tuple[Fact, ...] = ()
-
-    def near(self, campaign: int) -> None:
-        """The account may belong to this campaign too."""
-        if campaign not in self.campaigns:
-            self.campaigns = {**self.campaigns, campaign: (0, 0.0)}
-            self.unknown += 1
-
-
-def _view(array: Any) -> memoryview:
-    """One element of a memoryview is read several times faster than one of an array."""
-    return memoryview(array)
-
-
-class _Rows:
-    """The snapshot's columns for one account at a time."""
-
-    __slots__ = (
-        "count",
-        "excused",
-        "fold",
-        "given",
-        "held",
-        "hours",
-        "measured",
-        "measured_at",
-        "named_at",
-        "place",
-        "volume",
-    )
-
-    def __init__(self, a: Arrays) -> None:
-        self.held, self.place = _view(a.held_offsets), _view(a.held_place)
-        self.count, self.given = _view(a.held_count), _view(a.held_given)
-        self.excused, self.volume = _view(a.account_excused), _view(a.account_volume)
-        self.named_at, self.measured_at = _view(a.named_offsets), _view(a.measured_offsets)
-        self.measured, self.fold = _view(a.measured_campaign), _view(a.measured_fold)
-        self.hours = _view(a.measured_time)
 
 
 class Guard:
@@ -135,11 +57,14 @@ class Guard:
         self._most = most_accounts
         self.sight = Sight(snapshot)
         self._ladder = Ladder(snapshot)
-        self._accounts: dict[int, _Account] = {}
+        self._accounts: dict[int, Account] = {}
+        self._strangers: dict[int, Account] = {}
+        """Accounts that the scan did not see. A door may ask about credentials that nobody has checked yet: made-up
+        ones must not drive out what is known of others."""
         self._lock = threading.Lock()
         self._niches = int(snapshot.arrays.niche_group.max(initial=-1)) + 1
-        self._rows = _Rows(snapshot.arrays)
-        self._repeat = _view(snapshot.arrays.key_repeat)
+        self._rows = Rows(snapshot.arrays)
+        self._repeat = view(snapshot.arrays.key_repeat)
         self._split = snapshot.meta.form_places
         group = {g.id: i for i, g in enumerate(snapshot.meta.groups)}
         self._group_of = tuple(group[c.id] for c in snapshot.meta.campaigns)
@@ -179,10 +104,10 @@ class Guard:
                 self.faults += 1
                 return self._ladder.fault
 
-    def bits(self, subject: Subject) -> dict[str, _Bits]:
+    def bits(self, subject: Subject) -> dict[str, Bits]:
         """(FORM, LINK, TIME, all) of an account by campaign, as of the last request of it that was decided."""
         with self._lock:
-            account = self._accounts.get(self.principal(subject))
+            account = self._seen(self.principal(subject))
             names = self.snapshot.meta.campaigns
             return {} if account is None else {names[c].id: bits for c, bits in account.bits.items()}
 
@@ -190,7 +115,7 @@ class Guard:
         """Exchanges of an account in the campaigns' own families, by (campaign, family): its streams."""
         names, keys = self.snapshot.meta.campaigns, self.snapshot.arrays.key_hash
         with self._lock:
-            account = self._accounts.get(self.principal(subject))
+            account = self._seen(self.principal(subject))
             if account is not None:
                 self._recall(account)
             return {
@@ -198,6 +123,9 @@ class Guard:
                 for place, count in (account.counts if account is not None else {}).items()
                 for campaign in self.snapshot.streams.get(place, ())
             }
+
+    def _seen(self, number: int) -> Account | None:
+        return self._accounts.get(number) or self._strangers.get(number)
 
     def _decide(self, subject: Subject) -> Decision:
         lacked = 0
@@ -221,11 +149,11 @@ class Guard:
 
         The part of `decide` that comes after looking; a replay looks at the whole log first. Not for two threads.
         """
-        account = self._accounts.pop(number, None)
+        account = self._accounts.pop(number, None) or self._strangers.pop(number, None)
         changed = account is None
         if account is None:
             account = self._arrived(number)
-        self._accounts[number] = account
+        (self._accounts if account.row >= 0 else self._strangers)[number] = account
         if places is None:
             account.refused += 1
             self.refusals += 1
@@ -248,7 +176,7 @@ class Guard:
                 self._judge(account)
         return decision
 
-    def _count(self, account: _Account, places: list[int], step: int) -> bool:
+    def _count(self, account: Account, places: list[int], step: int) -> bool:
         """Count one exchange in or out; whether the account's keys are others now."""
         before = account.volume
         account.volume = before + step
@@ -277,7 +205,7 @@ class Guard:
                     counts = account.counts
         return changed
 
-    def _judge(self, account: _Account) -> None:
+    def _judge(self, account: Account) -> None:
         """Measure the account's bits anew, and what follows from them."""
         if not account.campaigns and not account.named:
             return
@@ -345,14 +273,15 @@ class Guard:
         # A key that the snapshot does not know stands for itself.
         return int(a.api_key_account[row]) if row >= 0 else number
 
-    def _arrived(self, number: int) -> _Account:
+    def _arrived(self, number: int) -> Account:
         """Counters of an account that this process did not see before, or has forgotten."""
-        if len(self._accounts) >= self._most:
-            del self._accounts[next(iter(self._accounts))]
-            self.forgotten += 1
         a, rows, touches = self.snapshot.arrays, self._rows, self.snapshot.touches
         row = find(a.account_hash, 0, len(a.account_hash), np.uint64(number))
-        account = _Account(number, row)
+        kept, most = (self._accounts, self._most) if row >= 0 else (self._strangers, self._most // STRANGERS)
+        if len(kept) >= most:
+            kept.pop(next(iter(kept), 0), None)
+            self.forgotten += 1
+        account = Account(number, row)
         if row < 0:
             return account
         account.excused = rows.excused[row] != 0
@@ -394,7 +323,7 @@ class Guard:
             self._recall(account)
         return account
 
-    def _recall(self, account: _Account) -> None:
+    def _recall(self, account: Account) -> None:
         """Add what the scan counted to what was seen since."""
         if not account.past:
             return

@@ -113,7 +113,7 @@ def replay(
     that it is told what would be found of members that no scan has seen. `history`: go on from what the scan had
     seen; not for the scan's own log, which would count twice. `honest`: accounts known to be honest.
     """
-    guard = Guard(snapshot, history=history, names=names, clock=lambda: 1, most_accounts=1 << 40)
+    guard = Guard(snapshot, history=history, names=names, clock=lambda: 1, most_accounts=1 << 42)
     guard.warm()
     seen = _look(log, guard, progress)
     return _weigh(seen, guard, snapshot, frozenset(honest))
