@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Scanned:
     log: Path
     results: Path
     path: Path
-    snapshot: Snapshot
+    snapshot: Snapshot = field(repr=False)
 
     def made(self, out: Path, policy: str = SHADOW, **beside: Any) -> Path:
         """Another snapshot of the same results."""

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stillwatch import guard as guard_room
 from stillwatch.guard import Decision, Guard, Snapshot, Subject, load
@@ -451,3 +453,50 @@ def test_the_public_names_are_there() -> None:
 
 def test_times_with_a_zone_are_counted_from_1970() -> None:
     assert microseconds(datetime(1970, 1, 2, 0, 0, 1, 5, UTC)) == 86_401_000_005
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+_BODY = st.dictionaries(
+    st.sampled_from(
+        [
+            "messages",
+            "input",
+            "prompt",
+            "system",
+            "instructions",
+            "tools",
+            "response_format",
+            "text",
+            "conversation",
+        ]
+    ),
+    _JSON
+    | st.lists(
+        st.fixed_dictionaries({}, optional={"role": _JSON, "content": _JSON, "type": _JSON, "text": _JSON}),
+        max_size=4,
+    ),
+    max_size=5,
+)
+
+
+@pytest.fixture
+def faults(demo: Scanned) -> Callable[[dict[str, Any]], int]:
+    """Faults after a body was asked about, as bytes and as it is."""
+
+    def asked(body: dict[str, Any]) -> int:
+        guard = Guard(demo.snapshot)
+        for how in (json.dumps(body).encode(), body):
+            guard.decide(Subject(account="somebody", body=how, ts_us=_now(demo)))
+        return guard.faults
+
+    return asked
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(body=_BODY)
+def test_no_json_is_a_fault(faults: Callable[[dict[str, Any]], int], body: dict[str, Any]) -> None:
+    assert faults(body) == 0

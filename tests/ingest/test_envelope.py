@@ -575,3 +575,14 @@ def test_what_is_asked_is_the_same_without_the_history(body: dict[str, Any]) -> 
     ):
         assert asking.get(name) == whole.get(name), name
     assert not asking.keys() - whole.keys()
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5, None, True])
+def test_a_part_of_an_odd_type_is_no_text(kind: Any) -> None:
+    part = {"type": kind, "text": "words"}
+    for body in (
+        {"system": [part], "messages": "hello"},
+        {"messages": [{"role": "user", "content": [part]}]},
+    ):
+        found = request_columns(body)
+        assert found.get("prompt") in ("hello", "words", None)

@@ -341,7 +341,9 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
             results.append(_text(part.get("content")) or _canonical(part.get("content")))
         elif kind == "tool_use":
             results.append(_canonical([part.get("name"), part.get("input")]))
-        elif (kind is None or kind in _TEXT_PARTS) and isinstance(part.get("text"), str):
+        elif (kind is None or (isinstance(kind, str) and kind in _TEXT_PARTS)) and isinstance(
+            part.get("text"), str
+        ):
             texts.append(part["text"])
     return texts, results
 
