@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: setup extras demo test test-slow bench fuzz lint wheel servers record
+.PHONY: setup extras demo test test-slow bench bench-guard fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -47,6 +47,10 @@ test-slow: setup
 # Two million exchanges beside a notebook; needs about 10 GiB of memory while the log is composed.
 bench: extras
 	$(PY) scripts/bench.py
+
+# Inline decisions with 1 M known accounts, beside the goals; needs 1 GiB while the snapshot is made.
+bench-guard: setup
+	$(PY) scripts/bench_guard.py
 
 # Coverage-guided fuzzing of the importers, five minutes.
 fuzz: setup

@@ -11,6 +11,9 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from stillwatch import arena
+from stillwatch.cli.contest import results_of
+from stillwatch.scan import scan
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
     FAMILY_ROWS,
@@ -28,7 +31,7 @@ from stillwatch.schema.results import (
     Sight,
     TimelineEvent,
 )
-from stillwatch.store.results import Results
+from stillwatch.store.results import Results, write_results
 
 
 def shared_data() -> Path | None:
@@ -52,6 +55,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("corpora"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The demo's log and the results of its scan."""
+    folder = tmp_path_factory.mktemp("demo")
+    arena.make("demo", folder / "log", seed=3)
+    write_results(folder / "results", results_of(scan([str(folder / "log")])))
+    return folder / "log", folder / "results"
 
 
 @pytest.fixture

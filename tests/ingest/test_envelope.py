@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stillwatch.ingest.bodies import asking_columns, request_columns
 from stillwatch.schema.errors import ColumnError, FormatError
 from stillwatch.sketch.hashing import chain_hash, content_hash
 from tests.ingest.conftest import Write, envelope, event, jsonl, read_all
@@ -544,3 +545,44 @@ def test_restricted_columns_agree(write: Write) -> None:
     whole, _ = read_all(path)
     names = [name for name in narrow.column_names if name != "raw_ref"]
     assert narrow.select(names).equals(whole.select(names))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "m", "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                      {"role": "user", "content": [{"type": "text", "text": "c"}]}], "system": "t",
+         "tools": [{"name": "f", "input_schema": {"type": "object"}}]},
+        {"input": "hello", "instructions": "be brief", "previous_response_id": "r", "reasoning": {"effort": "high"},
+         "text": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+        {"prompt": ["one", "two"], "response_format": {"type": "json_object"}, "logprobs": 3},
+        {"messages": [{"role": "user", "content": "[REDACTED]"}], "system": "[REDACTED]"},
+        {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y", "tool_call_id": "1"}]},
+        {"messages": 5}, {}, {"system": "alone"},
+    ],
+)  # fmt: skip
+def test_what_is_asked_is_the_same_without_the_history(body: dict[str, Any]) -> None:
+    whole, asking = request_columns(body), asking_columns(body)
+    for name in (
+        "prompt",
+        "system",
+        "system_hash",
+        "tools_hash",
+        "format_hash",
+        "newest_role",
+        "content_state",
+    ):
+        assert asking.get(name) == whole.get(name), name
+    assert not asking.keys() - whole.keys()
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5, None, True])
+def test_a_part_of_an_odd_type_is_no_text(kind: Any) -> None:
+    part = {"type": kind, "text": "words"}
+    for body in (
+        {"system": [part], "messages": "hello"},
+        {"messages": [{"role": "user", "content": [part]}]},
+    ):
+        found = request_columns(body)
+        assert found.get("prompt") in ("hello", "words", None)

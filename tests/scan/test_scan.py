@@ -12,25 +12,16 @@ import pytest
 
 from stillwatch import arena
 from stillwatch.campaign.lineage import Earlier
+from stillwatch.cli.contest import results_of
 from stillwatch.report.explain import explain_text
 from stillwatch.scan import Scanned, scan
 from stillwatch.scan.circumstances import Circumstances
 from stillwatch.schema import EmptyLogError, ResultError
-from stillwatch.store.results import Results, read_results, results_digest, write_results
+from stillwatch.store.results import read_results, results_digest, write_results
 
 
 def _write(scanned: Scanned, out: Path) -> None:
-    s = scanned
-    tables = (s.accounts, s.streams, s.families, s.profiles, s.waterfall)
-    write_results(out, Results(s.findings, *tables, s.refusals, s.run_info))
-
-
-@pytest.fixture(scope="session")
-def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("demo")
-    arena.make("demo", folder / "log", seed=3)
-    _write(scan([str(folder / "log")]), folder / "results")
-    return folder / "log", folder / "results"
+    write_results(out, results_of(scanned))
 
 
 def test_campaigns_hold_attackers_and_hardly_anybody_else(scanned: tuple[Path, Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -23,11 +24,13 @@ from stillwatch.schema.results import (
     Group,
     Run,
 )
+from stillwatch.schema.scoring import SCORING, nothing_scored
 from stillwatch.store.results import (
     Results,
     encode_findings,
     read_earlier,
     read_results,
+    read_scoring,
     results_digest,
     rounded,
     write_results,
@@ -139,3 +142,23 @@ def test_findings_follow_the_shipped_schema_and_the_schema_is_fresh() -> None:
 
 def test_statistics_are_rounded_to_twelve_digits() -> None:
     assert rounded({"p": [0.1 + 0.2, (1 / 3,)]}) == {"p": [0.3, [0.333333333333]]}
+
+
+def test_what_the_guard_measures_by_is_part_of_the_digest_and_read_back(tmp_path: Path) -> None:
+    scoring = nothing_scored()
+    scoring["scoring_accounts"] = (
+        SCORING["scoring_accounts"]
+        .empty_table()
+        .from_pylist(
+            [{"account_id": "a", "exchanges": 3, "excused": True}], schema=SCORING["scoring_accounts"]
+        )
+    )
+    write_results(tmp_path / "one", _results())
+    write_results(tmp_path / "two", replace(_results(), scoring=scoring))
+    assert results_digest(tmp_path / "one") != results_digest(tmp_path / "two")
+    assert read_scoring(tmp_path / "two")["scoring_accounts"]["excused"].to_pylist() == [True]
+    with pytest.raises(ResultError, match="scan again with this version"):
+        read_scoring(tmp_path / "one")
+    (tmp_path / "two" / "scoring_held.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ResultError, match="damaged"):
+        read_scoring(tmp_path / "two")

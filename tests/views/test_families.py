@@ -6,7 +6,8 @@ import itertools
 
 import numpy as np
 
-from stillwatch.views.families import find_families, invariant_postings, slot_contents
+from stillwatch.views.families import find_families
+from stillwatch.views.slots import invariant_postings, slot_contents
 
 
 def _log(rows: list[tuple[int, list[int]]]):  # type: ignore[no-untyped-def]

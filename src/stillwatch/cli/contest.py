@@ -36,6 +36,7 @@ def results_of(scanned: Scanned) -> Results:
         scanned.waterfall,
         scanned.refusals,
         scanned.run_info,
+        scoring=scanned.scoring,
     )
 
 

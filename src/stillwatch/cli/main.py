@@ -27,6 +27,8 @@ from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
 from stillwatch.cli.contest import results_of
 from stillwatch.cli.data import data_app
+from stillwatch.cli.guard import guard_app
+from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.show import groups_table
 from stillwatch.ingest import open_log, write_canonical
 from stillwatch.ingest.lookup import read_lookups
@@ -36,7 +38,7 @@ from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
 from stillwatch.scan.preview import preview
 from stillwatch.scan.run import version
-from stillwatch.schema.errors import StillwatchError, UsageError
+from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch import default_rules, load_rules
 from stillwatch.store.results import read_earlier, read_results, refuse_existing, write_results
 
@@ -48,6 +50,7 @@ app = typer.Typer(
 )
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
+app.add_typer(guard_app, name="guard")
 
 
 def _print_version(asked: bool) -> None:
@@ -66,15 +69,6 @@ def root(
     """Finds and explains unauthorised coordinated harvesting in the request logs of a language model."""
 
 
-Logs = Annotated[list[str], typer.Argument(help="Files, globs, directories, or - for standard input.")]
-Format = Annotated[
-    str | None, typer.Option("--format", help="Log format; recognised by content if not given.")
-]
-Mapping = Annotated[Path | None, typer.Option("--mapping", help="TOML file that maps any log's columns.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--map", help="Column from elsewhere, e.g. account_id=$.auth.customer.")
-]
-SideTable = Annotated[Path | None, typer.Option(help="Side table (Parquet, JSONL or CSV).")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that must be refused.")]
 KeepRefused = Annotated[
     bool,
@@ -88,7 +82,6 @@ Rules = Annotated[
         "--rules", help="Rule pack (YAML) that tells what requests ask for, instead of the built-in one."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 INTERRUPTED = 130
@@ -135,18 +128,6 @@ def main(args: Sequence[str] | None = None) -> None:
 def _interrupted() -> NoReturn:
     print("stillwatch: interrupted; nothing was written", file=sys.stderr)
     sys.exit(INTERRUPTED)
-
-
-def _pairs(given: list[str] | None) -> dict[str, str]:
-    out = {}
-    for text in given or []:
-        name, mark, path = text.partition("=")
-        if not mark or not name:
-            raise UsageError(
-                f"--map {text!r} is no COLUMN=PATH", hint="for example --map account_id=$.user.id"
-            )
-        out[name] = path
-    return out
 
 
 def _side(**tables: Path | None) -> dict[str, str]:
@@ -214,7 +195,7 @@ def scan(
         quiet=as_json,
         format=format,
         mapping=mapping,
-        overrides=_pairs(map_),
+        overrides=pairs(map_),
         side=_side(accounts=accounts, sanctions=sanctions, releases=releases, references=references),
         strict=strict,
         options=Options(seed=seed),
@@ -259,7 +240,7 @@ def check(
         logs,
         format=format,
         mapping=mapping,
-        overrides=_pairs(map_),
+        overrides=pairs(map_),
         side=_side(accounts=accounts, sanctions=sanctions, releases=releases, references=references),
         lookups=read_lookups(),
     ) as log:
@@ -291,7 +272,7 @@ def ingest(
         logs,
         format=format,
         mapping=mapping,
-        overrides=_pairs(map_),
+        overrides=pairs(map_),
         extras=True,
         strict=strict,
         lookups=read_lookups(),
@@ -324,7 +305,7 @@ def sketch(
         logs,
         format=format,
         mapping=mapping,
-        overrides=_pairs(map_),
+        overrides=pairs(map_),
         side=side,
         strict=strict,
         lookups=read_lookups(),

@@ -9,7 +9,8 @@ background alone is not the null of an honest niche user. Each (account, key) co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,14 @@ from stillwatch.engine.holders import grouped
 STAKES = (0.02, 0.05, 0.1, 0.2, 0.5)
 MIXTURES = (0.0, 0.25, 0.5, 0.75)
 """Share of an honest niche's profile in the null mixture."""
-AT_ONCE = 1 << 20
-"""Rows of niches whose likelihoods are held at once: 24 bytes each."""
 ALPHA = 0.01
 FOLDS = 4
+REPEATED = 2
+"""Uses from which a prompt family counts for an account: a template is what somebody repeats."""
+FEW = 10
+"""Exchanges up to which an account shows too little for a second use of a family to be asked of it."""
+RECRUIT_LIFT = 5.0
+"""How many times more frequent a key of two members is among them than elsewhere, to be typical of them."""
 SMOOTH = 0.1
 """Share of the background in a group's profile: a key that no member holds is not impossible for a member."""
 
@@ -99,107 +104,147 @@ def niches_of(index: KeyIndex, profiles: Sequence[Profile]) -> Niches:
 
 
 @nb.njit(nogil=True, cache=True)
-def _drawn(keys: Any, offsets: Any, niche: Any, share: Any, niches: int) -> Any:
-    """(where each niche starts, row, share): the rows whose key each niche draws, and how often it does."""
-    starts = np.zeros(niches + 1, np.int64)
-    for r in range(len(keys)):
-        for i in range(offsets[keys[r]], offsets[keys[r] + 1]):
-            starts[niche[i] + 1] += 1
-    for n in range(niches):
-        starts[n + 1] += starts[n]
-    at = starts.copy()
-    row = np.empty(starts[niches], np.int32)
-    drawn = np.empty(starts[niches])
-    for r in range(len(keys)):
-        for i in range(offsets[keys[r]], offsets[keys[r] + 1]):
-            n = niche[i]
-            row[at[n]] = r
-            drawn[at[n]] = share[i]
-            at[n] += 1
-    return starts, row, drawn
+def account_ratios(
+    begins: Any,
+    places: Any,
+    null: Any,
+    alternative: Any,
+    offsets: Any,
+    niche: Any,
+    drawn: Any,
+    niches: int,
+    out: Any,
+) -> None:
+    """Likelihood ratio of each key of each account, against the null that fits the account best, into `out`.
+
+    Account a has the rows `begins[a]:begins[a+1]`; a row is a key: its place in the table of `niches` niches
+    (`offsets`, `niche` and `drawn`, as in `Niches`), its share under the background and under the group. A scan calls
+    this for many accounts and the guard for one, so that both get the same bits to the last digit: sums run in the
+    order of rows, niches in their order.
+    """
+    mixtures = len(MIXTURES) - 1
+    # Rows that a niche draws, as a list: head[niche] is the first, following[i] the one after i.
+    head = np.full(niches, -1, np.int32)
+    for a in range(len(begins) - 1):
+        first, n = begins[a], begins[a + 1] - begins[a]
+        draws = 0
+        for r in range(n):
+            draws += offsets[places[first + r] + 1] - offsets[places[first + r]]
+        best, best_total = np.empty(n), 0.0
+        for r in range(n):
+            best[r] = math.log(null[first + r])
+            best_total += best[r]
+        if draws:
+            following, row, share = np.empty(draws, np.int32), np.empty(draws, np.int32), np.empty(draws)
+            d = 0
+            for r in range(n - 1, -1, -1):
+                for i in range(offsets[places[first + r]], offsets[places[first + r] + 1]):
+                    row[d], share[d], following[d] = r, drawn[i], head[niche[i]]
+                    head[niche[i]] = d
+                    d += 1
+            plain = np.empty((mixtures, n))
+            for m in range(mixtures):
+                for r in range(n):
+                    plain[m, r] = math.log((1 - MIXTURES[m + 1]) * null[first + r])
+            now = np.empty(n)
+            for k in range(niches):
+                # A niche that draws no key of the account explains it less than the background does.
+                if head[k] < 0:
+                    continue
+                for m in range(mixtures):
+                    weight = MIXTURES[m + 1]
+                    total = 0.0
+                    i = head[k]
+                    for r in range(n):
+                        if i >= 0 and row[i] == r:
+                            now[r] = math.log((1 - weight) * null[first + r] + weight * share[i])
+                            i = following[i]
+                        else:
+                            now[r] = plain[m, r]
+                        total += now[r]
+                    if total > best_total:
+                        best_total = total
+                        best[:] = now
+                head[k] = -1
+        for r in range(n):
+            out[first + r] = alternative[first + r] / math.exp(best[r])
 
 
 @nb.njit(nogil=True, cache=True)
-def _best_mixture(
-    starts: Any, row: Any, mixed: Any, plain: Any, owner: Any, begins: Any, best_total: Any, best: Any
-) -> None:
-    """Log likelihood of each row under its account's best mixture so far: changes `best_total` and `best`.
+def account_bits(begins: Any, ratio: Any, bits: Any, stake: Any) -> None:
+    """Betting score of each account from the ratios of its keys: log2 of the mean over stakes, and the best stake."""
+    total = np.empty(len(STAKES))
+    for a in range(len(begins) - 1):
+        most, best = -np.inf, 0
+        for s in range(len(STAKES)):
+            total[s] = 0.0
+            for r in range(begins[a], begins[a + 1]):
+                total[s] += math.log2((1 - STAKES[s]) + STAKES[s] * ratio[r])
+            if total[s] > most:
+                most, best = total[s], s
+        bits[a], stake[a] = log_mean(total, most), best
 
-    `mixed` (mixtures, rows that a niche draws), `plain` (mixtures, rows). An account that a niche draws no key of is
-    less likely under it than under the background, and is not looked at.
-    """
-    for n in range(len(starts) - 1):
-        for m in range(len(mixed)):
-            i = starts[n]
-            while i < starts[n + 1]:
-                o = owner[row[i]]
-                first, total = i, 0.0
-                for r in range(begins[o], begins[o + 1]):
-                    if i < starts[n + 1] and row[i] == r:
-                        total += mixed[m, i]
-                        i += 1
-                    else:
-                        total += plain[m, r]
-                if total <= best_total[o]:
-                    continue
-                best_total[o] = total
-                i = first
-                for r in range(begins[o], begins[o + 1]):
-                    if i < starts[n + 1] and row[i] == r:
-                        best[r] = mixed[m, i]
-                        i += 1
-                    else:
-                        best[r] = plain[m, r]
+
+@nb.njit(nogil=True, cache=True)
+def log_mean(bits: Any, most: float) -> float:
+    """log2 of the mean of e-values given in bits; `most` is the largest of them."""
+    mean = 0.0
+    for value in bits:
+        mean += 2.0 ** (value - most)
+    return most + math.log2(mean / len(bits))
+
+
+def likelihoods(group: Profile, base: Background) -> tuple[F64, F64]:
+    """(null, alternative) of the keys of `group`. Of every other key they are its share, and `SMOOTH` times that."""
+    share = SMOOTH * base.share[group.key]
+    share += (1 - SMOOTH) * group.share
+    return base.without(group.key, group.count), share
 
 
 def ratios(
     index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: Niches
 ) -> tuple[I64, I64, F64]:
     """(key, place in `accounts`, likelihood ratio) of each account's keys, against the null that fits it best."""
+    places, begins, ratio = _ratios(index, accounts, group, base, niches)
+    owner = np.repeat(np.arange(len(accounts)), np.diff(begins))
+    return index.telling.key[places], owner, ratio
+
+
+def _ratios(
+    index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: Niches
+) -> tuple[I32, I64, F64]:
+    """(place in `index.telling` of each row, first row of each account and their number, ratio of each row)."""
     part = index.telling
     lengths = part.account_offsets[accounts + 1] - part.account_offsets[accounts]
     begins = np.concatenate([[0], np.cumsum(lengths)])
     rows = np.repeat(part.account_offsets[accounts] - begins[:-1], lengths) + np.arange(begins[-1])
-    places, owner = part.keys[rows], np.repeat(np.arange(len(accounts)), lengths)
+    places = part.keys[rows]
+    null, alternative = base.share.copy(), SMOOTH * base.share
+    null[group.key], alternative[group.key] = likelihoods(group, base)
     keys = part.key[places]
-    outside = base.share.copy()
-    outside[group.key] = base.without(group.key, group.count)
-    null = outside[keys]
-    group_share = SMOOTH * base.share
-    group_share[group.key] += (1 - SMOOTH) * group.share
-    alternative = group_share[keys]
-    # The likelihood of an account under each innocent mixture; the largest one is the null to beat.
-    best = np.log(null)
-    best_total = np.bincount(owner, best, len(accounts))
-    starts, row, drawn = _drawn(places, niches.offsets, niches.niche, niches.share, niches.count)
-    shares = np.array(MIXTURES[1:])[:, None]
-    plain = np.log((1 - shares) * null)
-    for first, end in _pieces(starts):
-        a, b = starts[first], starts[end]
-        mixed = np.log((1 - shares) * null[row[a:b]] + shares * drawn[a:b])
-        _best_mixture(starts[first : end + 1] - a, row[a:b], mixed, plain, owner, begins, best_total, best)
-    return keys, owner, alternative / np.exp(best)
-
-
-def _pieces(starts: I64) -> Iterator[tuple[int, int]]:
-    """(first, end) of stretches of niches with at most about `AT_ONCE` rows, or of one niche."""
-    first = 0
-    while first < len(starts) - 1:
-        end = int(np.searchsorted(starts, starts[first] + AT_ONCE, side="right")) - 1
-        end = max(first + 1, end)
-        yield first, end
-        first = end
+    out = np.empty(len(places))
+    account_ratios(
+        begins,
+        places,
+        null[keys],
+        alternative[keys],
+        niches.offsets,
+        niches.niche,
+        niches.share,
+        niches.count,
+        out,
+    )
+    return places, begins, out
 
 
 def log_e(
     index: KeyIndex, accounts: I64, group: Profile, base: Background, niches: Niches
 ) -> tuple[F64, F64]:
     """(bits, best stake's index) of each account for one view, shape (accounts,)."""
-    _, owner, ratio = ratios(index, accounts, group, base, niches)
-    stakes = np.stack([np.bincount(owner, np.log2((1 - s) + s * ratio), len(accounts)) for s in STAKES])
-    most = stakes.max(axis=0)
-    bits = most + np.log2(np.exp2(stakes - most).mean(axis=0))
-    return bits, stakes.argmax(axis=0).astype(float)
+    _, begins, ratio = _ratios(index, accounts, group, base, niches)
+    bits, stake = np.zeros(len(accounts)), np.zeros(len(accounts))
+    account_bits(begins, ratio, bits, stake)
+    return bits, stake
 
 
 @nb.njit(nogil=True, cache=True)
@@ -297,11 +342,34 @@ def cross_fitted(
     return bits
 
 
+@nb.njit(nogil=True, cache=True)
+def combined(bits: Any, out: Any) -> None:
+    """`combine_views` of bits (views, accounts) into `out` (accounts,)."""
+    views, accounts = bits.shape
+    others = np.empty(views - 1)
+    for a in range(accounts):
+        strongest = 0
+        for v in range(1, views):
+            if bits[v, a] > bits[strongest, a]:
+                strongest = v
+        n, most = 0, -np.inf
+        for v in range(views):
+            if v != strongest:
+                others[n] = bits[v, a]
+                most = max(most, others[n])
+                n += 1
+        out[a] = log_mean(others, most)
+
+
 def combine_views(bits: dict[str, F64]) -> F64:
-    """Mean of the e-values over all views but the largest, in bits: one view cannot act alone."""
-    stacked = np.sort(np.stack(list(bits.values())), axis=0)[:-1]
-    most = stacked.max(axis=0)
-    return np.asarray(most + np.log2(np.exp2(stacked - most).mean(axis=0)))
+    """Mean of the e-values over all views but the largest, in bits: one view cannot act alone.
+
+    A sum over few views in the order in which they stand: FORM, LINK, TIME everywhere.
+    """
+    stacked = np.stack([np.asarray(part, np.float64) for part in bits.values()])
+    out = np.zeros(stacked.shape[1])
+    combined(stacked, out)
+    return out
 
 
 def e_benjamini_hochberg(

@@ -67,8 +67,24 @@ def request_columns(body: Any, *, with_content: bool = True) -> Columns:
     return out
 
 
+def asking_columns(body: Mapping[str, Any]) -> Columns:
+    """Those of `request_columns` that say what is asked for, and none about earlier turns: `prompt`, `system`,
+    `system_hash`, `tools_hash`, `format_hash` among them. For whoever cannot wait for the hashes of a long history.
+    """
+    out: Columns = {}
+    asked = _format(body)
+    if asked is not None:
+        out["format_hash"] = format_hash(asked)
+    first, second = body.get("system"), body.get("instructions")
+    system = _join([_text(first), _text(second)]) if first or second else None
+    messages = messages_of(body)
+    if messages:
+        out.update(content_columns(messages, body, system=system, history=False))
+    return out
+
+
 def content_columns(
-    messages: Sequence[Message], asked: Mapping[str, Any], *, system: str | None = None
+    messages: Sequence[Message], asked: Mapping[str, Any], *, system: str | None = None, history: bool = True
 ) -> Columns:
     """Columns of the messages of a request whose other parameters are `asked`.
 
@@ -77,7 +93,9 @@ def content_columns(
     gone = [message for message in messages if message.text in REDACTION_MARKERS]
     if gone and len(gone) == sum(message.text is not None for message in messages):
         return {"content_state": "redacted"}
-    out = conversation_columns(messages, system=system, tools=asked.get("tools"), hidden=_hides(asked))
+    out = conversation_columns(
+        messages, system=system, tools=asked.get("tools"), hidden=not history or _hides(asked)
+    )
     if gone or system in REDACTION_MARKERS:
         for name in ("turn_hashes", "prefix_hash", "prefix_bytes"):
             out.pop(name, None)
@@ -323,7 +341,9 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
             results.append(_text(part.get("content")) or _canonical(part.get("content")))
         elif kind == "tool_use":
             results.append(_canonical([part.get("name"), part.get("input")]))
-        elif (kind is None or kind in _TEXT_PARTS) and isinstance(part.get("text"), str):
+        elif (kind is None or (isinstance(kind, str) and kind in _TEXT_PARTS)) and isinstance(
+            part.get("text"), str
+        ):
             texts.append(part["text"])
     return texts, results
 

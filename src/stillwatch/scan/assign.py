@@ -16,12 +16,23 @@ from stillwatch.scan.judge import Context, Finding, Judged
 from stillwatch.scan.refine import Evidence, Views, linked
 from stillwatch.views.base import F64, I64
 
-RECRUIT_LIFT = 5.0
 HALF_WAY = 0.5
 """Share of the way from the base rate (an account picked at random belongs to a group of that size) that the views
 besides the strongest must carry an account which a campaign names. People who copied a wording, or who live behind a
 block with the operation's proxy, stand on one view.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """What the bits of a group were measured by: whoever goes on measuring needs it."""
+
+    members: I64
+    """The accounts whose keys made the profile, sorted."""
+    accounts: I64
+    """All accounts that were measured, sorted."""
+    time: F64
+    """Bits in TIME of each of them: a rank in the population, which no single request can tell anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,8 @@ class Assignment:
     """Members that stand on one view: a campaign does not name them."""
     steps: dict[str, wf.Steps] = field(default_factory=dict)
     """What single keys add, per view; for campaigns and leads."""
+    yardstick: Yardstick | None = None
+    """None for cleared groups."""
 
     def strong(self) -> Assignment:
         """Without the members that stand on one view."""
@@ -48,6 +61,7 @@ class Assignment:
             {view: bits[kept] for view, bits in self.bits.items()},
             self.weak[kept],
             {view: steps.of(kept) for view, steps in self.steps.items()},
+            self.yardstick,
         )
 
 
@@ -65,16 +79,19 @@ def _scale(context: Context, views: Views, honest: list[I64]) -> Scale:
     return Scale(evidence, niches)
 
 
-def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
+def honest_groups(judged: Judged) -> list[I64]:
+    """Members of the groups that an innocent account may come from."""
+    honest = [f.members for f in judged.references]
+    return honest + [f.members for f in judged.findings if f.verdict == "cleared"]
+
+
+def assign(judged: Judged, findings: list[Finding], honest: list[I64]) -> list[Assignment]:
     """Members of each of `findings`: the core that discovery found, and recruits: those that joined the settled group
-    and those that e-BH names over all pairs.
+    and those that e-BH names over all pairs. `honest`: `honest_groups` of what was judged.
     """
     context = judged.context
     n = context.reduced.accounts
-    fold = (np.arange(n) * 2654435761 >> 7).astype(np.int32) % mb.FOLDS
-    fold = _fold(context, fold)
-    honest = [f.members for f in judged.references]
-    honest += [f.members for f in judged.findings if f.verdict == "cleared"]
+    fold = folds(context)
     usual = _scale(context, context.views, honest)
     single = usual
     if any(finding.together is not None for finding in findings):
@@ -108,7 +125,7 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
     taken = np.zeros(n, bool)
     for finding in findings:
         taken[finding.members] = True
-    blocked = taken | context.units.gateway | (context.units.honest_group >= 0) | context.units.contract
+    blocked = taken | context.units.excused
 
     def settle(place: int) -> Assignment:
         finding, (accounts, bits, total), recruit = findings[place], scored[place], named[place]
@@ -121,14 +138,19 @@ def assign(judged: Judged, findings: list[Finding]) -> list[Assignment]:
             core &= evidence.belongs(bits, len(finding.members), linked(bits["LINK"][core]))[0]
             keep = core | (recruit & ~blocked[accounts])
         steps: dict[str, wf.Steps] = {}
+        measured: Yardstick | None = None
         if finding.verdict != "cleared":
             for view, index in evidence.indexes.items():
                 steps[view] = wf.steps(
                     index, accounts[keep], finding.members, evidence.views.base[view], niches[view], fold
                 )
+            # Whom wording and ties name together is weighed by first uses, which no request shows to be the last.
+            if finding.together is None:
+                measured = Yardstick(finding.members, accounts, bits["TIME"])
         mine = {view: b[keep] for view, b in bits.items()}
         weak = core & (_besides(bits) < HALF_WAY * np.log2(n / len(finding.members)))
-        return Assignment(accounts[keep], (core & ~joined)[keep], total[keep], mine, weak[keep], steps)
+        chosen = (core & ~joined)[keep]
+        return Assignment(accounts[keep], chosen, total[keep], mine, weak[keep], steps, measured)
 
     return each(settle, range(len(findings)))
 
@@ -139,8 +161,9 @@ def _besides(bits: dict[str, F64]) -> F64:
     return np.asarray(each_view.sum(axis=0) - each_view.max(axis=0))
 
 
-def _fold(context: Context, plain: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def folds(context: Context) -> npt.NDArray[np.int32]:
     """A fixed fold per account. Accounts are numbered by id, so neighbours fall into different folds."""
+    plain = (np.arange(context.reduced.accounts) * 2654435761 >> 7).astype(np.int32) % mb.FOLDS
     return (plain + context.seed) % mb.FOLDS
 
 
@@ -164,4 +187,4 @@ def _touched(context: Context, members: I64) -> I64:
 
 def typical_keys(index: KeyIndex, members: I64) -> I64:
     """Keys of at least two members that are far more frequent among them than elsewhere."""
-    return index.frequent(members, 2, RECRUIT_LIFT)
+    return index.frequent(members, 2, mb.RECRUIT_LIFT)

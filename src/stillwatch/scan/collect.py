@@ -24,6 +24,7 @@ from stillwatch.scan.events import EventCollector, Events
 from stillwatch.scan.fan import FanOut
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
+from stillwatch.schema.tables import OWN_REFUSAL, SEPARATOR
 from stillwatch.sketch import PartSketch, RulePack, default_rules, sketch_of, stored_or_text
 from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
@@ -37,10 +38,6 @@ COLUMNS = (
     "blocked_by", "ip", "ja4", "header_hash", "user_agent", "latency_ms",
 )  # fmt: skip
 """What a scan reads of `exchanges`."""
-
-OWN_REFUSAL = "stillwatch:"
-SEPARATOR = "\x1f"
-"""Between account and verified end user in the id of a principal; no id contains this control character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +94,8 @@ class Reduced:
     """Exchanges whose prompt came as a sketch with tags of another rule pack."""
     public_postings: U64
     """Shingles of published prompts, sorted; what a family consists of is public if half of it is among them."""
+    exits: I64
+    """IPv4 ranges that strangers come out of: `Lookups.exits`."""
 
     @property
     def accounts(self) -> int:
@@ -293,6 +292,7 @@ class Collector:
             self._rules,
             self.untagged,
             self._lookups.public_postings,
+            self._lookups.exits,
         )
 
     def _table(self, name: str, kinds: Sequence[str], rank: I32) -> _Part:

@@ -9,9 +9,10 @@ import numpy as np
 from stillwatch.detect.discover import LEAST_GROUP
 from stillwatch.engine.threads import each
 from stillwatch.scan import judge as jd
-from stillwatch.scan.assign import Assignment, assign
+from stillwatch.scan.assign import Assignment, assign, honest_groups
 from stillwatch.scan.judge import Finding, Judged
 from stillwatch.scan.verdict import HIDDEN_SHARE, apart, decide, one_stock
+from stillwatch.views.base import I64
 
 ROADS = ("references", "direct")
 STRENGTH = {"cleared": 0, "lead": 1, "campaign": 2}
@@ -24,6 +25,8 @@ class Concluded:
     judged: Judged
     listed: list[Finding]
     assigned: list[Assignment]
+    honest: list[I64]
+    """Members of the groups that an innocent account may come from, as they were when members were named."""
 
 
 def conclude(
@@ -44,10 +47,11 @@ def conclude(
     if most_references is not None or roads != ROADS:
         judged = _decided(judged, references, roads)
     listed = _listed(judged)
-    assigned = assign(judged, listed)
+    honest = honest_groups(judged)
+    assigned = assign(judged, listed, honest)
     if refit(judged, listed, assigned):
         judged = _weakened(judged, references, roads)
-    return Concluded(judged, *_still_groups(listed, [*map(_named, listed, assigned)]))
+    return Concluded(judged, *_still_groups(listed, [*map(_named, listed, assigned)]), honest)
 
 
 def _decided(judged: Judged, references: list[Finding], roads: tuple[str, ...]) -> Judged:

@@ -15,6 +15,7 @@ from stillwatch.detect import ledger as ld
 from stillwatch.detect import score as sc
 from stillwatch.detect.fanout import wide_accounts
 from stillwatch.detect.keys import KeyIndex, build_index, lighter, without
+from stillwatch.detect.members import FEW, REPEATED
 from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
 from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.engine.threads import each
@@ -32,9 +33,6 @@ PUBLIC_P = 0.01
 PUBLISHED_SHARE = 0.5
 PUBLIC_DRAWS = 299
 """Enough to tell p <= PUBLIC_P."""
-REPEATED = 2
-FEW = 10
-"""Exchanges up to which an account shows too little for a second use of a family to be asked of it."""
 LINKING_KEYS = 3
 TEMPLATE_KEYS = 4
 """Postings from which a prompt family links accounts, and from which its holders are a candidate."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -25,14 +26,14 @@ from stillwatch.campaign.record import (
 )
 from stillwatch.detect.discover import core_keys
 from stillwatch.ingest.read import Log
-from stillwatch.scan.assign import Assignment, typical_keys
+from stillwatch.scan.assign import Assignment, Yardstick, typical_keys
 from stillwatch.scan.circumstances import Circumstances
 from stillwatch.scan.claims import claims
-from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.content import capabilities, counts, elicitation
 from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.scan.scoring import scoring_tables
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
 from stillwatch.scan.verdict import only_signups
@@ -46,7 +47,8 @@ from stillwatch.schema.results import (
     Group,
     TimelineEvent,
 )
-from stillwatch.schema.tables import TIMESTAMP
+from stillwatch.schema.scoring import nothing_scored
+from stillwatch.schema.tables import SEPARATOR, TIMESTAMP
 from stillwatch.views.base import I64, KeyTable
 
 DAY_US = 86_400_000_000
@@ -63,6 +65,8 @@ class Tables:
     families: pa.Table
     profiles: pa.Table
     waterfall: pa.Table
+    scoring: dict[str, pa.Table]
+    """What the bits of the campaigns were measured by, for whoever goes on measuring (the guard)."""
 
 
 def tabulate(
@@ -71,8 +75,12 @@ def tabulate(
     assigned: list[Assignment],
     releases: pa.Table | None,
     log: Log | None = None,
+    honest: Sequence[I64] = (),
 ) -> Tables:
-    """Everything that a results folder says about `findings`; skeletons need the `log` once more."""
+    """Everything that a results folder says about `findings`; skeletons need the `log` once more.
+
+    `honest`: members of the groups that an innocent account may come from.
+    """
     context = judged.context
     held = [held_by(context, f, a) for f, a in zip(findings, assigned, strict=True)]
     pairs = zip(findings, held, strict=True)
@@ -92,6 +100,8 @@ def tabulate(
     profiles: list[pa.Table] = []
     waterfall: list[pa.Table] = []
     used: set[str] = set()
+    measured: list[tuple[str, Yardstick, I64]] = []
+    campaigns = [finding.verdict == "campaign" for finding in findings]
     for finding, assignment, names in zip(findings, assigned, held, strict=True):
         if len(assignment.accounts) == 0:
             continue
@@ -106,6 +116,8 @@ def tabulate(
                 group, evidence=group.evidence + unusual, counter_evidence=group.counter_evidence + usual
             )
         groups.append(group)
+        if finding.verdict == "campaign" and assignment.yardstick is not None:
+            measured.append((name, assignment.yardstick, assignment.accounts))
         accounts.append(_accounts(context, finding, assignment, name, harvest))
         streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(context, finding, assignment, name))
@@ -117,6 +129,8 @@ def tabulate(
         family_rows(context, sorted({name for names in held for name in names}), single, texts),
         pa.concat_tables([PROFILE_ROWS.empty_table(), *profiles]),
         pa.concat_tables([WATERFALL_ROWS.empty_table(), *waterfall]),
+        # Accounts of a campaign that cannot be measured on are named all the same.
+        scoring_tables(context, measured, honest) if any(campaigns) else nothing_scored(),
     )
 
 

@@ -31,7 +31,9 @@ def inherited(tables: Tables, earlier: Earlier) -> Tables:
 
     def renamed(table: pa.Table) -> pa.Table:
         place = table.column_names.index("campaign_id")
-        names = pa.array([found[name].id for name in table.column(place).to_pylist()], pa.string())
+        # Rows of everybody have no group.
+        old = table.column(place).to_pylist()
+        names = pa.array([found[name].id if name else name for name in old], pa.string())
         return table.set_column(place, table.schema.field(place), names)
 
     return replace(
@@ -41,4 +43,8 @@ def inherited(tables: Tables, earlier: Earlier) -> Tables:
         streams=renamed(tables.streams),
         profiles=renamed(tables.profiles),
         waterfall=renamed(tables.waterfall),
+        scoring={
+            name: renamed(table) if "campaign_id" in table.column_names else table
+            for name, table in tables.scoring.items()
+        },
     )

@@ -26,8 +26,8 @@ from stillwatch.scan.tied import named_without_signups, tied_groups
 from stillwatch.scan.units import Units
 from stillwatch.scan.verdict import ENTITY_SHARE, LEAST_OWN, decide
 from stillwatch.views.base import I64
-from stillwatch.views.families import invariant_postings, slot_contents
 from stillwatch.views.fanout import KINDS as FAN_KINDS
+from stillwatch.views.slots import invariant_postings, slot_contents
 
 CONFIRM_LEVEL = 0.05
 LARGEST_FAMILIES = 24

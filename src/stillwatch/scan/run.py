@@ -21,7 +21,7 @@ from stillwatch.campaign.record import iso
 from stillwatch.engine.memory import peak_memory_mib
 from stillwatch.ingest import Log, open_log
 from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
-from stillwatch.scan.collect import COLUMNS, SEPARATOR, Collector, Reduced
+from stillwatch.scan.collect import COLUMNS, Collector, Reduced
 from stillwatch.scan.conclude import ROADS, conclude
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
@@ -31,6 +31,7 @@ from stillwatch.scan.units import align
 from stillwatch.schema.errors import EmptyLogError, UsageError
 from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.results import SCHEMA_VERSION, Findings, InputFile, Run, TableUsed
+from stillwatch.schema.tables import SEPARATOR
 from stillwatch.sketch import RulePack, default_rules
 
 Progress = Callable[[str, int, int], None]
@@ -71,6 +72,7 @@ class Scanned:
     waterfall: pa.Table
     refusals: list[Refusal]
     run_info: dict[str, object] = field(default_factory=dict)
+    scoring: dict[str, pa.Table] = field(default_factory=dict)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -157,7 +159,12 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                 concluded = conclude(judged, roads=options.roads, most_references=options.most_references)
                 progress("skeletons", 0, 1)
                 result = tabulate(
-                    concluded.judged, concluded.listed, concluded.assigned, tables.get("releases"), log
+                    concluded.judged,
+                    concluded.listed,
+                    concluded.assigned,
+                    tables.get("releases"),
+                    log,
+                    concluded.honest,
                 )
                 if earlier is not None:
                     result = inherited(result, earlier)
@@ -202,6 +209,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     result.waterfall,
                     refusals,
                     info,
+                    result.scoring,
                 )
 
             return [outcome(options) for options in settings]

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 from stillwatch.scan.assign import Assignment, typical_keys
-from stillwatch.scan.collect import SEPARATOR
 from stillwatch.scan.context import Context, Finding
 from stillwatch.schema.results import WATERFALL_ROWS, SharedKind
+from stillwatch.schema.tables import SEPARATOR
 
 RARE = 0.01
 """Keys of at most this share of the other accounts count: many common ones together would cover anybody."""

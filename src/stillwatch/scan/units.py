@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from stillwatch.detect.explain import WEB_SHARE, web
 from stillwatch.detect.keys import build_index, without
 from stillwatch.ingest.lookup.use import NO_LOOKUPS, WEBMAIL, Lookups
-from stillwatch.scan.collect import SEPARATOR, Reduced
+from stillwatch.scan.collect import Reduced
+from stillwatch.schema.tables import SEPARATOR
 from stillwatch.views.base import I64
 
 Bool = npt.NDArray[np.bool_]
@@ -60,6 +61,11 @@ class Units:
         """Pairs of accounts that are not of one known-honest group, shape (pairs,)."""
         group = self.honest_group
         return (group[first] < 0) | (group[first] != group[second])
+
+    @property
+    def excused(self) -> Bool:
+        """Accounts that the operator's word stands for: whatever they share, they join no campaign."""
+        return self.gateway | (self.honest_group >= 0) | self.contract
 
     @property
     def honest_group(self) -> I64:

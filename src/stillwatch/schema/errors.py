@@ -7,8 +7,11 @@
     |   +-- ColumnError                a required column is missing or of the wrong type
     |   +-- RowError                   a single row is refused (only raised under --strict)
     |   +-- EmptyLogError              nothing to read
+    |   +-- PolicyError                a guard's policy cannot be used
     +-- OutputError           exit 4   results cannot be written (exists, full disk, no permission)
     +-- ResultError           exit 5   a results folder is missing, damaged or of another version
+    |   +-- SnapshotError              a guard's snapshot is damaged, or of another version or secret
+    |   +-- DecisionError              a file of decisions was altered, or a decision lacks what it needs
     +-- MissingExtraError     exit 6   an optional dependency is not installed
 
 An error says what happened, where (file, row, column) and what to do. It never carries prompt text,
@@ -28,11 +31,15 @@ class Where:
     file: str | None = None
     row: int | None = None
     column: str | None = None
+    line: int | None = None
+    """For files that people write: policies, tables of keys."""
 
     def __str__(self) -> str:
         parts = []
         if self.file is not None:
             parts.append(self.file)
+        if self.line is not None:
+            parts.append(f"line {self.line}")
         if self.row is not None:
             parts.append(f"row {self.row}")
         if self.column is not None:
@@ -88,6 +95,10 @@ class EmptyLogError(InputError):
     """There is nothing to read."""
 
 
+class PolicyError(InputError):
+    """A guard's policy cannot be read, or asks for what is never allowed. `where` names the line."""
+
+
 class OutputError(StillwatchError):
     """Results cannot be written."""
 
@@ -135,6 +146,14 @@ class ResultError(StillwatchError):
     """A results folder is missing, damaged, or was written by an incompatible version."""
 
     exit_code = 5
+
+
+class SnapshotError(ResultError):
+    """A guard's snapshot is damaged, truncated, of another version, or made with another secret."""
+
+
+class DecisionError(ResultError):
+    """A file of decisions was altered, or a decision lacks a signature, an approver or time."""
 
 
 class MissingExtraError(StillwatchError):

@@ -9,6 +9,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+OWN_REFUSAL = "stillwatch:"
+"""How `blocked_by` begins where Stillwatch itself refused a request."""
+SEPARATOR = "\x1f"
+"""Between account and verified end user in the id of a principal; no id contains this control character."""
 
 EXCHANGES = pa.schema(
     [

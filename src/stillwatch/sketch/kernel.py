@@ -215,6 +215,33 @@ def tokens_of(
     return count, mask, script
 
 
+@nb.njit(inline="always")
+def select(tokens: Any, count: int, post: Any, used: int) -> Any:
+    """Selected shingles of one text's tokens into `post`, from `used` on: (where they end, hash of all, level).
+
+    `post` must have room for `count` more. A text without tokens has hash 0.
+    """
+    depth = 0
+    if count == 0:
+        return used, _U(0), depth
+    h = _U(count)
+    if count < 3:
+        for i in range(count):
+            h = _stir(h * _A + tokens[i])
+        post[used] = shingle(tokens[0], tokens[count - 1] if count > 1 else _U(0), _U(count))
+        used += 1
+    else:
+        depth = level_for(count - 2)
+        limit = _U((1 << 24) >> depth)
+        for i in range(count - 2):
+            h = _stir(h * _A + tokens[i])
+            p = shingle(tokens[i], tokens[i + 1], tokens[i + 2])
+            post[used] = p
+            used += (p >> _U(SELECT_SHIFT)) < limit
+        h = _stir(_stir(h * _A + tokens[count - 2]) * _A + tokens[count - 1])
+    return used, h if h != _U(0) else _U(1), depth
+
+
 @nb.njit(nogil=True, cache=True)
 def sketch_rows(data: Any, offsets: Any, plane: Any, math: Any, rules: Any) -> Any:
     """All rows of a string column: exact, mask, level, tokens, script, tags, posting offsets, postings."""
@@ -249,22 +276,6 @@ def sketch_rows(data: Any, offsets: Any, plane: Any, math: Any, rules: Any) -> A
                 bigger = np.empty(2 * (used + count + 1), np.uint64)
                 bigger[:used] = post[:used]
                 post = bigger
-            h = _U(count)
-            if count < 3:
-                for i in range(count):
-                    h = _stir(h * _A + scratch[i])
-                post[used] = shingle(scratch[0], scratch[count - 1] if count > 1 else _U(0), _U(count))
-                used += 1
-            else:
-                depth = level_for(count - 2)
-                level[row] = depth
-                limit = _U((1 << 24) >> depth)
-                for i in range(count - 2):
-                    h = _stir(h * _A + scratch[i])
-                    p = shingle(scratch[i], scratch[i + 1], scratch[i + 2])
-                    post[used] = p
-                    used += (p >> _U(SELECT_SHIFT)) < limit
-                h = _stir(_stir(h * _A + scratch[count - 2]) * _A + scratch[count - 1])
-            exact[row] = h if h != _U(0) else _U(1)
+            used, exact[row], level[row] = select(scratch, count, post, used)
         post_offsets[row + 1] = used
     return exact, mask, level, tokens, script, tags, post_offsets, post[:used].copy()

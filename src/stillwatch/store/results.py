@@ -29,6 +29,7 @@ from stillwatch.schema.results import (
     WATERFALL_ROWS,
     Findings,
 )
+from stillwatch.schema.scoring import SCORING
 
 TABLES = {
     "accounts": ACCOUNT_ROWS,
@@ -56,6 +57,8 @@ class Results:
     refusals: list[Refusal] = field(default_factory=list)
     run_info: Mapping[str, Any] = field(default_factory=dict)
     report_html: str | None = None
+    scoring: Mapping[str, pa.Table] = field(default_factory=dict)
+    """What the guard goes on measuring by (`schema.scoring`). `read_scoring` reads it, not `read_results."""
 
 
 def rounded(value: Any) -> Any:
@@ -86,6 +89,11 @@ def write_results(out: Path, results: Results, *, force: bool = False) -> None:
         (folder / "findings.json").write_bytes(encode_findings(results.findings))
         for name, schema in TABLES.items():
             _write_table(folder / f"{name}.parquet", getattr(results, name), schema)
+        for name, table in results.scoring.items():
+            # Counts, and one column of bits, which must stay what they are to the last digit.
+            pq.write_table(
+                table.combine_chunks(), folder / f"{name}.parquet", compression="zstd", store_schema=False
+            )
         with (folder / "refused.jsonl").open("wb") as handle:
             for refusal in results.refusals:
                 handle.write(msgspec.json.encode(refusal) + b"\n")
@@ -172,6 +180,22 @@ def read_results(folder: Path) -> Results:
     return Results(findings, **tables, refusals=refusals, run_info=info)
 
 
+def read_scoring(folder: Path) -> dict[str, pa.Table]:
+    """What the bits of a scan's campaigns were measured by. ResultError where it is missing or damaged."""
+    tables = {}
+    for name, schema in SCORING.items():
+        where = Where(str(folder / f"{name}.parquet"))
+        try:
+            tables[name] = pq.read_table(folder / f"{name}.parquet").select(schema.names).cast(schema)
+        except FileNotFoundError as error:
+            raise ResultError(
+                "a table for the guard is missing", where=where, hint="scan again with this version"
+            ) from error
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise ResultError("a table for the guard is damaged", where=where, hint="scan again") from error
+    return tables
+
+
 def _read_findings(folder: Path) -> Findings:
     path = folder / "findings.json"
     if not folder.is_dir():
@@ -215,7 +239,8 @@ def read_earlier(folder: Path) -> Earlier:
 def results_digest(folder: Path) -> str:
     """SHA-256 over the deterministic files of a results folder, hex."""
     digest = hashlib.sha256()
-    for name in DIGESTED:
+    scoring = [f"{name}.parquet" for name in SCORING if (folder / f"{name}.parquet").exists()]
+    for name in (*DIGESTED, *scoring):
         try:
             data = (folder / name).read_bytes()
         except OSError as error:

@@ -85,6 +85,28 @@ def mix(values: U64, kind: str) -> U64:
     return h
 
 
+_WORD = (1 << 64) - 1
+_SEEDS: dict[str, int] = {}
+
+
+def mix_one(value: int, kind: str) -> int:
+    """`mix` of one value. Plain integers: an array of one element takes ten times as long."""
+    if value == 0:
+        return 0
+    seed = _SEEDS.get(kind)
+    if seed is None:
+        seed = _SEEDS[kind] = int(kind_seed(kind))
+    h = ((value ^ seed) * 0x9E3779B97F4A7C15) & _WORD
+    h ^= h >> 32
+    h = (h * 0xD6E8FEB86659FD93) & _WORD
+    return (h ^ (h >> 29)) or 1
+
+
+def hash_one(text: str | None, kind: str) -> int:
+    """`hash_strings` of one text."""
+    return mix_one(xxhash.xxh3_64_intdigest(text.encode("utf-8", "replace")), kind) if text else 0
+
+
 def hash_strings(column: pa.Array | pa.ChunkedArray, kind: str) -> U64:
     """Hash a string column, distinct values once. Null and empty strings give 0. Shape (rows,)."""
     if isinstance(column, pa.ChunkedArray):

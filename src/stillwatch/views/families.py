@@ -259,6 +259,28 @@ def selection_level(keys: U64) -> npt.NDArray[np.int64]:
     return level
 
 
+def needed(key: U64, key_family: I32, families: int) -> I32:
+    """Postings of a family that a text must hold to belong to it, by selection level of the text.
+
+    `key` and `key_family` (keys,): each family's postings; returns int32 (LEVELS, families).
+    """
+    levels = selection_level(key)
+    need = np.zeros((LEVELS, families), np.int32)
+    for step in range(LEVELS):
+        visible = np.bincount(key_family[levels >= step], minlength=families)
+        half = np.where(visible <= 1, 1, np.maximum(2, (visible + 1) // 2))
+        need[step] = np.minimum(half, max(LEAST_ENOUGH, ENOUGH >> step))
+    return need
+
+
+def posting_table(key: U64) -> U64:
+    """Hash table of distinct postings: slot s holds one and its index in the words 2s and 2s+1; 0 is none.
+
+    A posting's first slot is its `mixed` hash modulo the number of slots, a power of two; then the next free one.
+    """
+    return np.asarray(_lookup(key, 1 << max(4, (2 * len(key)).bit_length())))
+
+
 def find_families(
     account: I32, offsets: I64, values: npt.NDArray[np.uint64], level: npt.NDArray[np.uint8], accounts: int
 ) -> Families:
@@ -276,7 +298,7 @@ def find_families(
     none = np.zeros(0, np.int64)
     if len(key) == 0:
         return Families(key, np.zeros(0, np.int32), np.zeros(0, np.uint64), none, np.zeros(0, np.int32))
-    table = _lookup(key, 1 << max(4, (2 * len(key)).bit_length()))
+    table = posting_table(key)
     # Kept postings stand where the row's postings stand, so that threads need not wait for each other.
     kept, length = np.empty(int(offsets[-1]), np.int32), np.zeros(len(account), np.int32)
     each(lambda p: _keep(*p, offsets, values, table, kept, length), cuts(offsets, workers()))
@@ -304,96 +326,11 @@ def find_families(
     number = np.full(len(root), -1, np.int32)
     number[roots] = np.arange(len(roots), dtype=np.int32)
     key_family = number[root]
-    levels = selection_level(key)
-    need = np.zeros((LEVELS, len(roots)), np.int32)
     inside = key_family >= 0
-    for step in range(LEVELS):
-        chosen = inside & (levels >= step)
-        visible = np.bincount(key_family[chosen], minlength=len(roots))
-        half = np.where(visible <= 1, 1, np.maximum(2, (visible + 1) // 2))
-        need[step] = np.minimum(half, max(LEAST_ENOUGH, ENOUGH >> step))
+    need = needed(key[inside], key_family[inside], len(roots))
     level = np.minimum(level, LEVELS - 1)
     found = each(
         lambda p: _assign(*p, offsets, length, kept, key_family, need, level), cuts(offsets, workers())
     )
     row, family = (np.concatenate([part[i] for part in found]) for i in range(2))
     return Families(key[inside], key_family[inside], key[roots], row, family)
-
-
-def invariant_postings(rows: I64, offsets: I64, values: U64, most: int = 4096) -> U64:
-    """Postings that at least half of the rows have, sorted: what stands still in a template while its slots change.
-
-    A family may hold its slots' contents too, where they are few and everybody uses them. Of more than `most` rows,
-    evenly spaced ones are looked at.
-    """
-    rows = rows[:: max(1, len(rows) // most)]
-    lengths = offsets[rows + 1] - offsets[rows]
-    at = np.repeat(offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
-    held, owner = values[at], np.repeat(np.arange(len(rows)), lengths)
-    order = np.lexsort((owner, held))
-    held, owner = held[order], owner[order]
-    first = np.append(True, (held[1:] != held[:-1]) | (owner[1:] != owner[:-1])) if len(held) else held > 0
-    held = held[first]
-    start = np.flatnonzero(np.append(True, held[1:] != held[:-1])) if len(held) else np.zeros(0, np.int64)
-    count = np.diff(np.append(start, len(held)))
-    return np.asarray(held[start[2 * count >= len(rows)]])
-
-
-@nb.njit(nogil=True, cache=True)
-def _slots(rows: Any, offsets: Any, values: Any, keys: Any) -> Any:
-    """Gap contents: (row position, index of the family posting before the gap + 1, hash of what stands in it)."""
-    out_row = np.empty(1 << 12, np.int32)
-    out_gap = np.empty(1 << 12, np.int32)
-    out_hash = np.empty(1 << 12, np.uint64)
-    used = 0
-    for i in range(len(rows)):
-        row = rows[i]
-        before = 0
-        content = _U(0)
-        for j in range(offsets[row], offsets[row + 1] + 1):
-            at = -1
-            end = j == offsets[row + 1]
-            if not end:
-                at = np.searchsorted(keys, values[j])
-                if at >= len(keys) or keys[at] != values[j]:
-                    at = -1
-            if at < 0 and not end:
-                content = (content ^ values[j]) * _U(0x9E3779B97F4A7C15)
-                content ^= content >> _U(29)
-                continue
-            if content != _U(0):
-                if used == len(out_row):
-                    grown_row = np.empty(used * 2, np.int32)
-                    grown_gap = np.empty(used * 2, np.int32)
-                    grown_hash = np.empty(used * 2, np.uint64)
-                    grown_row[:used] = out_row
-                    grown_gap[:used] = out_gap
-                    grown_hash[:used] = out_hash
-                    out_row, out_gap, out_hash = grown_row, grown_gap, grown_hash
-                out_row[used] = i
-                out_gap[used] = before
-                out_hash[used] = content
-                used += 1
-            content = _U(0)
-            before = at + 1
-    return out_row[:used], out_gap[:used], out_hash[:used]
-
-
-def slot_contents(
-    rows: I64, offsets: I64, values: npt.NDArray[np.uint64], family_keys: U64, most: int = 6
-) -> U64:
-    """What stands in the slots of a template's prompts: uint64 (rows, slots), 0 where a slot is empty.
-
-    A slot is named by the template's posting before it; the `most` slots that the most rows fill are returned,
-    fullest first. `family_keys` are the template's postings, sorted.
-    """
-    at, gap, content = _slots(rows, offsets, values, family_keys)
-    filled = np.bincount(gap, minlength=len(family_keys) + 1)
-    chosen = np.argsort(-filled, kind="stable")[:most]
-    chosen = chosen[filled[chosen] > 0]
-    column = np.full(len(filled), -1, np.int64)
-    column[chosen] = np.arange(len(chosen))
-    table = np.zeros((len(rows), len(chosen)), np.uint64)
-    used = column[gap] >= 0
-    table[at[used], column[gap[used]]] = content[used]
-    return table

@@ -79,14 +79,30 @@ class Lookups:
 
     def shared_exits(self, addresses: pa.Array) -> Bool:
         """Whether each address is one that strangers come out of: a privacy relay, a VPN, Tor, an open proxy."""
-        ranges = self.tables.get("ip_kinds")
-        if ranges is None or pa.types.is_null(addresses.type):
+        if "ip_kinds" not in self.tables or pa.types.is_null(addresses.type):
             return np.zeros(len(addresses), bool)
+        encoded = addresses.dictionary_encode()
+        first, last = self.exits.T
+        number = ipv4_numbers(encoded.dictionary)
+        place = np.searchsorted(first, number, side="right") - 1
+        hit = (place >= 0) & (number <= last[place]) if len(first) else np.zeros(len(number), bool)
+        return np.append(hit, False)[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+    @property
+    def exits(self) -> I64:
+        """IPv4 ranges that strangers come out of: (first, last) numbers, shape (ranges, 2), sorted and disjoint."""
+        ranges = self.tables.get("ip_kinds")
+        if ranges is None:
+            return np.zeros((0, 2), np.int64)
         kind = ranges.column("kind")
         shared = pc.or_(pc.is_in(kind, pa.array(SHARED_KINDS, kind.type)), pc.starts_with(kind, "open_proxy"))
-        encoded = addresses.dictionary_encode()
-        hit = _in_ranges(ipv4_numbers(encoded.dictionary), ranges.filter(shared))
-        return np.append(hit, False)[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+        ranges = ranges.filter(shared)
+        start, end = (ranges.column(name).to_numpy().astype(np.int64) for name in ("start", "end"))
+        furthest = np.maximum.accumulate(end)
+        fresh = np.flatnonzero(np.append(True, start[1:] > furthest[:-1]))[: len(start)]
+        if len(fresh) == 0:
+            return np.zeros((0, 2), np.int64)
+        return np.stack([start[fresh], furthest[np.append(fresh[1:], len(start)) - 1]], axis=1)
 
     def disposable(self, domains: Iterable[str]) -> set[str]:
         """Those of `domains` that are throw-away mail, by themselves or by a domain above them."""

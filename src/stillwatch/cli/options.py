@@ -1,0 +1,34 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stillwatch.schema.errors import UsageError
+
+Logs = Annotated[list[str], typer.Argument(help="Files, globs, directories, or - for standard input.")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Log format; recognised by content if not given.")
+]
+Mapping = Annotated[Path | None, typer.Option("--mapping", help="TOML file that maps any log's columns.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--map", help="Column from elsewhere, e.g. account_id=$.auth.customer.")
+]
+SideTable = Annotated[Path | None, typer.Option(help="Side table (Parquet, JSONL or CSV).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def pairs(given: list[str] | None) -> dict[str, str]:
+    """`--map` options as column -> path. UsageError for what is none."""
+    out = {}
+    for text in given or []:
+        name, mark, path = text.partition("=")
+        if not mark or not name:
+            raise UsageError(
+                f"--map {text!r} is no COLUMN=PATH", hint="for example --map account_id=$.user.id"
+            )
+        out[name] = path
+    return out

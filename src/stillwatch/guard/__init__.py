@@ -1,0 +1,48 @@
+"""The inline side: a snapshot of what a scan found, and one decision per request. No graph, no network, no engine.
+
+guard = Guard(load(path, read_secret()))
+guard.warm()
+decision = guard.decide(Subject(account="...", prompt="...", ip="..."))
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def _numba_without_scipy() -> None:
+    """Load numba without its look at scipy's version, which would load a package that a gateway has no use for.
+
+    numba takes an ImportError there as "not installed". Where scipy is loaded already nothing is done.
+    """
+    if "numba" in sys.modules or "scipy" in sys.modules:
+        return
+    sys.modules["scipy"] = None  # type: ignore[assignment]
+    try:
+        import numba  # noqa: F401
+    finally:
+        del sys.modules["scipy"]
+
+
+_numba_without_scipy()
+
+from stillwatch.guard.decide import Guard  # noqa: E402
+from stillwatch.guard.policy import ACTIONS, Action, Policy, parse_policy, read_policy  # noqa: E402
+from stillwatch.guard.secret import Secret, read_secret  # noqa: E402
+from stillwatch.guard.snapshot import Snapshot, load  # noqa: E402
+from stillwatch.guard.subject import Decision, Subject  # noqa: E402
+
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "Decision",
+    "Guard",
+    "Policy",
+    "Secret",
+    "Snapshot",
+    "Subject",
+    "load",
+    "parse_policy",
+    "read_policy",
+    "read_secret",
+]

@@ -1,0 +1,77 @@
+"""ASGI middleware: for any ASGI application. By the environment if nothing is given to it, for servers
+that take the name of a class (`vllm serve --middleware stillwatch.guard.doors.asgi.StillwatchMiddleware`).
+
+Pure ASGI 3 (https://asgi.readthedocs.io/en/latest/specs/www.html), no framework. A request's body is read before the
+application sees it, up to `sight.MOST_BODY`; then the application gets it message by message as it came. What is
+larger is passed on unread. `strip`, `mark` and `observe` are the application's: it finds the decision in
+`scope["state"]["stillwatch"]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from stillwatch.guard.doors.http import Identity, identity, refusal, subject_of
+from stillwatch.guard.doors.watched import Watched, watched
+from stillwatch.guard.sight import MOST_BODY
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+UNREAD = b""
+"""Stands for a body that is too large to be read: it is no JSON, and so the decision lacks it."""
+
+
+class StillwatchMiddleware:
+    """Asks the guard about every POST request, and answers those that it refuses."""
+
+    def __init__(self, app: App, guard: Watched | None = None, who: Identity | None = None) -> None:
+        """`guard` and `who` by the environment if not given. Raises what `watched` raises."""
+        self.app = app
+        self._watched = guard or watched()
+        self._who = who or identity()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope.get("method") != "POST":
+            await self.app(scope, receive, send)
+            return
+        messages, body = await read_body(receive)
+        peer = scope.get("client")
+        subject = subject_of(scope["headers"], peer[0] if peer else None, body, self._who)
+        decision = self._watched.guard.decide(subject)
+        refused = refusal(decision)
+        if refused is not None:
+            status, headers, answer = refused
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": answer})
+            return
+        scope.setdefault("state", {})["stillwatch"] = decision
+        waiting = iter(messages)
+
+        async def again() -> Message:
+            message = next(waiting, None)
+            return message if message is not None else await receive()
+
+        await self.app(scope, again, send)
+
+
+async def read_body(receive: Receive) -> tuple[list[Message], bytes]:
+    """(messages as they came, body), up to the end of the body; `UNREAD` for one that is too large or breaks off."""
+    messages: list[Message] = []
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        messages.append(message)
+        if message["type"] != "http.request":
+            return messages, UNREAD
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MOST_BODY:
+            return messages, UNREAD
+        parts.append(part)
+        if not message.get("more_body", False):
+            return messages, b"".join(parts)

@@ -1,0 +1,126 @@
+"""The HTTP service that proxies ask: `/v1/check`, and LiteLLM's Generic Guardrail API. A pure ASGI application.
+
+`/v1/check` and everything under it, whatever the method: the proxy passes on the client's headers, and the body if
+it can (Envoy `ext_authz` over HTTP, nginx `auth_request`, Caddy `forward_auth`). 200 lets the request go on, with the
+action in `x-stillwatch-action`; 403 and 429 are the refusal itself. With `?only=403` every refusal is 403: nginx
+takes any other status for an error of the service.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import MutableMapping
+from typing import Any
+
+import msgspec
+
+from stillwatch.guard.doors.asgi import Receive, Send, read_body
+from stillwatch.guard.doors.http import Identity, refusal, subject_of
+from stillwatch.guard.doors.watched import Watched
+from stillwatch.guard.subject import Decision, Subject
+
+CHECK, LITELLM = "/v1/check", "/beta/litellm_basic_guardrail_api"
+TOKEN_HEADER = b"x-stillwatch-token"
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+_JSON = [(b"content-type", b"application/json")]
+
+
+class CheckService:
+    """The application. `token`: what callers must send in `x-stillwatch-token`; None: whoever reaches it may ask."""
+
+    def __init__(self, guard: Watched, who: Identity, token: str | None = None) -> None:
+        self._watched, self._who = guard, who
+        self._token = None if token is None else token.encode()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        status, headers, body = await self._answer(scope, receive)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive) -> Answer:
+        path = scope["path"]
+        if path == "/healthz":
+            return 200, _JSON, b'{"status": "ok"}'
+        if path == "/readyz":
+            return self._ready()
+        check = path == CHECK or path.startswith(f"{CHECK}/")
+        if not check and path != LITELLM:
+            return 404, _JSON, b'{"error": {"message": "no such path"}}'
+        if self._token is not None:
+            given = next((v for n, v in scope["headers"] if n.lower() == TOKEN_HEADER), b"")
+            if not hmac.compare_digest(given, self._token):
+                return 401, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
+        _, body = await read_body(receive)
+        if not check:
+            return self._litellm(body)
+        # Proxies that pass no body on send an empty one.
+        peer = scope.get("client")
+        subject = subject_of(scope["headers"], peer[0] if peer else None, body or None, self._who)
+        decision = self._watched.guard.decide(subject)
+        refused = refusal(decision)
+        about = [
+            (b"x-stillwatch-action", decision.action.encode()),
+            (b"x-stillwatch-reason", decision.reason.encode()),
+        ]
+        if refused is None:
+            return 200, about, b""
+        status, headers, text = refused
+        only = b"only=403" in scope.get("query_string", b"").split(b"&")
+        return 403 if only else status, headers + about, text
+
+    def _ready(self) -> Answer:
+        guard, watching = self._watched.guard, self._watched
+        meta = guard.snapshot.meta
+        told = {
+            "status": "ready", "mode": guard.snapshot.policy.mode, "campaigns": len(meta.campaigns),
+            "accounts": guard.snapshot.accounts, "snapshot_expires_us": meta.expires_us, "swaps": watching.swaps,
+            "failed": watching.failed, "problem": watching.problem, "requests": guard.requests,
+            "refusals": guard.refusals, "faults": guard.faults,
+        }  # fmt: skip
+        return 200, _JSON, msgspec.json.encode(told)
+
+    def _litellm(self, body: bytes) -> Answer:
+        """LiteLLM's own request; its identities are those of the gateway's authentication, not the caller's."""
+        decision = self._watched.guard.decide(litellm_subject(body))
+        return 200, _JSON, msgspec.json.encode(_verdict(decision))
+
+
+def litellm_subject(body: bytes) -> Subject:
+    """The subject of a guardrail request; the account as the importer names it: user id, else key hash."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Subject(body=b"")
+    data = found.get("request_data") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(data, dict):
+        return Subject(body=b"")
+    account = data.get("user_api_key_user_id") or data.get("user_api_key_hash")
+    messages = found.get("structured_messages")
+    if isinstance(messages, list) and messages:
+        return Subject(account=account, body={"messages": messages, "tools": found.get("tools")})
+    texts = found.get("texts")
+    prompt = texts[-1] if isinstance(texts, list) and texts else None
+    return Subject(account=account, prompt=prompt)
+
+
+def _verdict(decision: Decision) -> dict[str, str]:
+    refused = refusal(decision)
+    if refused is None:
+        return {"action": "NONE"}
+    words = msgspec.json.decode(refused[2])["error"]["message"]
+    return {"action": "BLOCKED", "blocked_reason": words}
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,90 @@
+"""What an HTTP request tells about who sends it, and how a refusal is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from stillwatch.guard.subject import Decision, Subject
+from stillwatch.schema.errors import UsageError
+
+Headers = Iterable[tuple[bytes, bytes]]
+STATUS = {"block": 403, "challenge": 403, "throttle": 429}
+"""Actions that are a refusal, and its status."""
+_WORDS = {
+    "block": "This request was refused.",
+    "challenge": "This account has to be confirmed before it goes on.",
+    "throttle": "Too many requests for now.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which headers are to be believed. By default none is but the credential itself."""
+
+    account_header: str | None = None
+    """Header in which the proxy in front names the authenticated account. The proxy must remove it from clients."""
+    proxies: int = 0
+    """Proxies in front that each add an address to `x-forwarded-for`: the client's is so many from the right. What
+    stands left of it the client may have written itself. 0: the connection's own address."""
+
+
+def identity(environment: Mapping[str, str] | None = None) -> Identity:
+    """By the environment: STILLWATCH_GUARD_ACCOUNT_HEADER, STILLWATCH_GUARD_PROXIES."""
+    env = os.environ if environment is None else environment
+    proxies = env.get("STILLWATCH_GUARD_PROXIES") or "0"
+    if not proxies.isdecimal() or int(proxies) > 16:
+        raise UsageError("STILLWATCH_GUARD_PROXIES must be a number from 0 to 16")
+    return Identity(env.get("STILLWATCH_GUARD_ACCOUNT_HEADER") or None, int(proxies))
+
+
+def subject_of(headers: Headers, peer: str | None, body: bytes | None, who: Identity) -> Subject:
+    """The subject of a request. `body` None: the door does not see it; `peer`: the connection's address.
+
+    A header that comes twice counts as its first, `x-forwarded-for` as all of them in order.
+    """
+    found: dict[bytes, bytes] = {}
+    forwarded: list[bytes] = []
+    for name, value in headers:
+        name = name.lower()
+        found.setdefault(name, value)
+        if name == b"x-forwarded-for":
+            forwarded += value.split(b",")
+    account = None
+    if who.account_header is not None:
+        account = found.get(who.account_header.lower().encode(), b"").decode("latin-1").strip() or None
+    credential = found.get(b"authorization", b"").decode("latin-1")
+    scheme, _, token = credential.partition(" ")
+    key = token.strip() if scheme.lower() == "bearer" else None
+    key = key or found.get(b"x-api-key", b"").decode("latin-1").strip() or None
+    ip = peer
+    if who.proxies:
+        ip = forwarded[-who.proxies].decode("latin-1").strip() if len(forwarded) >= who.proxies else None
+    return Subject(account=account, api_key=key, body=body, ip=ip)
+
+
+def refusal(decision: Decision) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
+    """(status, headers, body) of the answer to a request that is refused; None for one that goes on.
+
+    The body has the form in which the public APIs report errors.
+    """
+    status = STATUS.get(decision.action)
+    if status is None:
+        return None
+    words = _WORDS[decision.action]
+    if decision.appeal is not None:
+        words += f" To appeal, quote the reference {decision.appeal}."
+    error = {
+        "type": "rate_limit_error" if status == 429 else "permission_error",
+        "code": f"stillwatch_{decision.action}",
+        "message": words,
+        "appeal": decision.appeal,
+    }
+    body = msgspec.json.encode({"error": error})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if decision.retry_after_s is not None and status == 429:
+        headers.append((b"retry-after", str(decision.retry_after_s).encode()))
+    return status, headers, body

@@ -1,0 +1,82 @@
+"""The guard of a snapshot file that is replaced from time to time, while requests go on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from stillwatch.guard.decide import Guard
+from stillwatch.guard.secret import Secret, read_secret
+from stillwatch.guard.snapshot import load
+from stillwatch.schema.errors import StillwatchError, UsageError
+
+VARIABLE = "STILLWATCH_GUARD_SNAPSHOT"
+EVERY_S = 0.5
+
+
+class Watched:
+    """`guard` is always one that is whole and warm: the new one is made beside the old one, then takes its place.
+
+    A snapshot that cannot be loaded changes nothing: it is counted, and the old one goes on until it expires. What a
+    guard has counted since its snapshot goes with it: the next one begins with what its own snapshot says.
+    """
+
+    def __init__(self, path: Path, secret: Secret, *, every_s: float = EVERY_S) -> None:
+        """Loads the snapshot, compiles, and begins to watch. Raises what `load` raises."""
+        self._path, self._secret = path, secret
+        self._mark = self._now()
+        self.guard = Guard(load(path, secret))
+        self.guard.warm()
+        self.swaps = 0
+        self.failed = 0
+        """Snapshots that could not be loaded."""
+        self.problem: str | None = None
+        """What was wrong with the last one, None once one is loaded."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._watch, args=(every_s,), name="stillwatch-guard", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+        self._thread.join()
+
+    def look(self) -> bool:
+        """Load the snapshot if the file is another one than before; whether a new guard took over."""
+        mark = self._now()
+        if mark == self._mark:
+            return False
+        self._mark = mark
+        try:
+            guard = Guard(load(self._path, self._secret))
+            guard.warm()
+        except StillwatchError as error:
+            self.failed += 1
+            self.problem = error.what
+            return False
+        self.guard, self.problem = guard, None
+        self.swaps += 1
+        return True
+
+    def _now(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _watch(self, every_s: float) -> None:
+        while not self._stop.wait(every_s):
+            self.look()
+
+
+def watched(environment: Mapping[str, str] | None = None) -> Watched:
+    """By the environment: STILLWATCH_GUARD_SNAPSHOT and the secret. UsageError where it names no snapshot."""
+    env = os.environ if environment is None else environment
+    if not env.get(VARIABLE):
+        raise UsageError("the guard has no snapshot", hint=f"set {VARIABLE} to the file")
+    return Watched(Path(env[VARIABLE]), read_secret(None, env))

@@ -1,0 +1,171 @@
+"""The compiled part of a decision: text -> families, and keys -> bits. Both call the scan's own functions.
+
+Nothing here lets go of the interpreter's lock, so that two threads never share the scratch arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+
+from stillwatch.detect.members import SMOOTH, account_bits, account_ratios, combined
+from stillwatch.engine.holders import mixed
+from stillwatch.sketch.kernel import select, tokens_of
+from stillwatch.views.families import LEVELS
+
+_U = np.uint64
+
+
+@nb.njit(cache=True)
+def families_of(
+    data: Any,
+    plane: Any,
+    math: Any,
+    tokens: Any,
+    spans: Any,
+    post: Any,
+    table: Any,
+    family: Any,
+    place: Any,
+    need: Any,
+    seen: Any,
+    call: int,
+    hits: Any,
+    touched: Any,
+    out: Any,
+) -> int:
+    """Places of the families that one text belongs to, into `out`; how many. -1 for a text without a token.
+
+    As `sketch.sketch_rows` and `views.families` do it. Scratch: `tokens` and `post` have room for two more than
+    `data`; `seen` int64 (postings,), by `call`, a number that no two calls share; `hits` int32 (families,), zeros and
+    left so; `touched`, `out` int32 (families,).
+    """
+    count, _, _ = tokens_of(data, 0, len(data), plane, math, tokens, spans, False)
+    if count == 0:
+        return -1
+    used, _, depth = select(tokens, count, post, 0)
+    level = min(np.int64(depth), LEVELS - 1)
+    mask = _U(len(table) // 2 - 1)
+    n = 0
+    for i in range(used):
+        value = post[i]
+        s = np.int64(mixed(value) & mask)
+        while table[2 * s] != value and table[2 * s] != _U(0):
+            s = np.int64(_U(s + 1) & mask)
+        if table[2 * s] == _U(0):
+            continue
+        key = np.int64(table[2 * s + 1])
+        if seen[key] == call:
+            continue
+        seen[key] = call
+        f = family[key]
+        if hits[f] == 0:
+            touched[n] = f
+            n += 1
+        hits[f] += 1
+    found = 0
+    for i in range(n):
+        f = touched[i]
+        if hits[f] >= need[level, f]:
+            out[found] = place[f]
+            found += 1
+        hits[f] = 0
+    return found
+
+
+@nb.njit(cache=True)
+def find(values: Any, first: int, end: int, value: Any) -> int:
+    """Place of `value` in the sorted `values[first:end]`, -1 where it is not there. `value` is np.uint64.
+
+    Hashes are spread evenly: the search begins where the value should be, and so touches little memory.
+    """
+    if end <= first:
+        return -1
+    guess: Any = first + np.int64(((value >> _U(32)) * _U(end - first)) >> _U(32))
+    low: Any = guess
+    high: Any = guess
+    step = 16
+    if values[guess] < value:
+        while high < end and values[high] < value:
+            low, high, step = high + 1, high + step, 2 * step
+        high = min(high, end)
+    else:
+        while low > first and values[low] >= value:
+            low, high, step = low - step, low, 2 * step
+        low = max(low, first)
+    while low < high:
+        middle = (low + high) // 2
+        if values[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < end and values[low] == value else -1
+
+
+@nb.njit(cache=True)
+def measure(
+    places: Any,
+    split: int,
+    campaigns: Any,
+    variants: Any,
+    time: Any,
+    share: Any,
+    niche_offsets: Any,
+    niche_group: Any,
+    niche_share: Any,
+    profile_offsets: Any,
+    profile_place: Any,
+    profile_null: Any,
+    profile_share: Any,
+    niches: int,
+    variants_each: int,
+    out: Any,
+) -> None:
+    """Bits of one account for some campaigns: FORM, LINK, TIME and all together, into `out` (campaigns, 4).
+
+    `places` int32: the account's keys, sorted; the first `split` are FORM's. `variants`: by which of a campaign's
+    profiles the account is judged; `time`: its bits in TIME.
+    """
+    n = len(places)
+    null, alternative, ratio = np.empty(n), np.empty(n), np.empty(n)
+    bits, stake = np.zeros(1), np.zeros(1)
+    begins = np.zeros(2, np.int64)
+    three, total = np.zeros((3, 1)), np.zeros(1)
+    for c in range(len(campaigns)):
+        for view in range(2):
+            first, end = (0, split) if view == 0 else (split, n)
+            p = (campaigns[c] * 2 + view) * variants_each + variants[c]
+            low, high = profile_offsets[p], profile_offsets[p + 1]
+            for r in range(first, end):
+                key = places[r]
+                null[r], alternative[r] = share[key], SMOOTH * share[key]
+                a, b = low, high
+                while a < b:
+                    middle = (a + b) // 2
+                    if profile_place[middle] < key:
+                        a = middle + 1
+                    else:
+                        b = middle
+                if a < high and profile_place[a] == key:
+                    null[r], alternative[r] = profile_null[a], profile_share[a]
+            begins[1] = end - first
+            account_ratios(
+                begins,
+                places[first:end],
+                null[first:end],
+                alternative[first:end],
+                niche_offsets,
+                niche_group,
+                niche_share,
+                niches,
+                ratio[first:end],
+            )
+            account_bits(begins, ratio[first:end], bits, stake)
+            three[view, 0] = bits[0]
+        three[2, 0] = time[c]
+        combined(three, total)
+        for view in range(3):
+            out[c, view] = three[view, 0]
+        out[c, 3] = total[0]

@@ -1,0 +1,170 @@
+"""What a request shows: its keys, as places in the snapshot. The scan's sketch and hashes, one request at a time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import numpy as np
+import xxhash
+
+from stillwatch.guard.kernel import families_of, find
+from stillwatch.guard.snapshot import Arrays, Snapshot
+from stillwatch.guard.subject import ADDRESS, BODY, PROMPT, Subject
+from stillwatch.ingest.bodies import asking_columns
+from stillwatch.schema.tables import REDACTION_MARKERS
+from stillwatch.sketch.fold import basic_plane, mathematical
+from stillwatch.views.base import hash_one, mix_one
+from stillwatch.views.link import AddressBlock, address_block
+
+MOST_BODY = 8 << 20
+"""Bytes of a body beyond which it is not read."""
+MOST_TEXT = 4 << 20
+"""Characters of a text beyond which it is not sketched: about 10 ms of one core."""
+MOST_CACHED = 1 << 14
+_IPV4 = re.compile(r"(::ffff:)?(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})")
+ROUTABLE = frozenset(range(1, 224)) - {10, 100, 127, 169, 172, 192, 198, 203}
+"""First numbers under which every IPv4 address is routable: no need to ask `ipaddress`, which takes 20 us."""
+_HASHES = (("tools_hash", "tool_schema"), ("format_hash", "output_format"), ("system_hash", "system_prompt"))
+
+_decode = msgspec.json.Decoder().decode
+
+
+class _Text:
+    """Families of one part (prompt or system), with the scratch that the kernel needs."""
+
+    def __init__(self, arrays: Arrays, part: str) -> None:
+        self._table = getattr(arrays, f"{part}_table")
+        self._family = getattr(arrays, f"{part}_family")
+        self._place = getattr(arrays, f"{part}_place")
+        self._need = getattr(arrays, f"{part}_need")
+        families = len(self._place)
+        self._seen = np.zeros(len(self._family), np.int32)
+        self._hits = np.zeros(families, np.int32)
+        self._touched = np.zeros(families, np.int32)
+        self._out = np.zeros(families, np.int32)
+        self._call = 0
+        self._plane, self._math = basic_plane(), mathematical()
+        self._spans = np.zeros((1, 2), np.int64)
+        self._room(1 << 14)
+
+    def _room(self, size: int) -> None:
+        self._tokens = np.empty(size, np.uint64)
+        self._post = np.empty(size, np.uint64)
+
+    def families(self, text: str) -> list[int]:
+        """Places of the families that `text` belongs to."""
+        data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+        if len(data) + 2 > len(self._tokens):
+            self._room(2 * len(data) + 2)
+        self._call += 1
+        found = families_of(
+            data, self._plane, self._math, self._tokens, self._spans, self._post, self._table, self._family,
+            self._place, self._need, self._seen, self._call, self._hits, self._touched, self._out,
+        )  # fmt: skip
+        out: list[int] = self._out[:found].tolist() if found > 0 else []
+        return out
+
+
+class Sight:
+    """Reads requests. Not for two threads at once."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        a = snapshot.arrays
+        self._form = snapshot.meta.form_places
+        self._keys = a.key_hash
+        self._exits = a.exit_first, a.exit_last
+        self._prompt, self._system = _Text(a, "prompt"), _Text(a, "system")
+        self._systems: dict[int, list[int]] = {}
+        self._hashes: dict[tuple[str, int], int] = {}
+        self._addresses: dict[str, int] = {}
+
+    def look(self, subject: Subject, places: list[int]) -> int:
+        """Put the places of the request's keys into `places`, each once; bits of what could not be seen."""
+        lacked = 0
+        prompt: Any = subject.prompt
+        system: Any = subject.system
+        hashes: Any = subject
+        if subject.body is not None:
+            found = _columns(subject.body)
+            if found is None:
+                lacked |= BODY
+            else:
+                prompt, system = found.get("prompt"), found.get("system")
+                hashes = found
+        if type(prompt) is not str or len(prompt) > MOST_TEXT:
+            lacked |= PROMPT
+        elif prompt and prompt not in REDACTION_MARKERS:
+            places += self._prompt.families(prompt)
+        if type(system) is str and 0 < len(system) <= MOST_TEXT and system not in REDACTION_MARKERS:
+            places += self._of_system(system)
+        for name, kind in _HASHES:
+            value = hashes.get(name) if hashes is not subject else getattr(subject, name)
+            if value is not None and type(value) is int and 0 < value < 1 << 64:
+                place = self._hashes.get((kind, value), -2)
+                if place == -2:
+                    place = self._remember(
+                        self._hashes, (kind, value), self._find(mix_one(value, kind), True)
+                    )
+                if place >= 0:
+                    places.append(place)
+        ip: Any = subject.ip
+        if type(ip) is not str or not ip or len(ip) > 64:
+            return lacked | ADDRESS
+        place = self._addresses.get(ip, -2)
+        if place == -2:
+            place = self._remember(self._addresses, ip, self._of_address(ip))
+        if place >= 0:
+            places.append(place)
+        return lacked
+
+    def _of_system(self, text: str) -> list[int]:
+        """System prompts repeat: their families are remembered by hash."""
+        name = xxhash.xxh3_64_intdigest(text.encode("utf-8", "replace"))
+        found = self._systems.get(name)
+        if found is None:
+            found = self._remember(self._systems, name, self._system.families(text))
+        return found
+
+    def _find(self, key: int, form: bool) -> int:
+        first, end = (0, self._form) if form else (self._form, len(self._keys))
+        return int(find(self._keys, first, end, np.uint64(key)))
+
+    def _of_address(self, ip: str) -> int:
+        """Place of the address's block; -1 for what strangers come out of."""
+        plain = _IPV4.fullmatch(ip) or _IPV4.fullmatch(ip.strip().lower())
+        block = None
+        if plain is not None:
+            mapped, a, b, c, d = plain.groups()
+            first, second, third, fourth = int(a), int(b), int(c), int(d)
+            if len(self._exits[0]) and max(first, second, third, fourth) <= 255:
+                number = ((first * 256 + second) * 256 + third) * 256 + fourth
+                at = int(np.searchsorted(self._exits[0], number, side="right")) - 1
+                if at >= 0 and number <= int(self._exits[1][at]):
+                    return -1
+            if not mapped and first in ROUTABLE and max(second, third, fourth) <= 255:
+                text = f"{first}.{second}.{third}."
+                # Written as a block is; with leading zeros it is no address.
+                block = f"{text}0" if ip == f"{text}{fourth}" else None
+        key = hash_one(block or address_block(ip), AddressBlock.name)
+        return self._find(key, False) if key else -1
+
+    @staticmethod
+    def _remember(cache: dict[Any, Any], name: Any, value: Any) -> Any:
+        if len(cache) >= MOST_CACHED:
+            cache.clear()
+        cache[name] = value
+        return value
+
+
+def _columns(body: Any) -> dict[str, Any] | None:
+    """Canonical columns of a request body; None where it is no JSON object, or too large to be read."""
+    if isinstance(body, bytes | bytearray | memoryview):
+        if len(body) > MOST_BODY:
+            return None
+        try:
+            body = _decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+    return asking_columns(body) if isinstance(body, dict) else None

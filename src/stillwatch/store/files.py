@@ -1,0 +1,34 @@
+"""One file, written beside its place and moved there in one step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from stillwatch.schema.errors import unwritable
+
+
+def write_whole(path: Path, parts: Iterable[bytes | memoryview], what: str) -> None:
+    """Write `parts` one after the other to `path` (mode 0600), replacing what is there, or leave it as it was.
+
+    OutputError if the place cannot be written; `what` is the thing's name in it. Readers see the old file or the
+    new one, never half of one.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise unwritable(error, str(path), what) from error
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
