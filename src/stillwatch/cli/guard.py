@@ -19,13 +19,14 @@ from stillwatch.guard.doors.check import CheckService
 from stillwatch.guard.doors.http import Identity
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.keys import read_api_keys
+from stillwatch.guard.layout import map_snapshot
 from stillwatch.guard.policy import ACTIONS, SHADOW, Policy, parse_policy, read_policy
 from stillwatch.guard.replay import COLUMNS, Replay, Touched, replay
 from stillwatch.guard.secret import Secret, read_secret
-from stillwatch.guard.snapshot import load, save
+from stillwatch.guard.snapshot import Meta, load, save
 from stillwatch.ingest import open_log, read_side
 from stillwatch.ingest.lookup import read_lookups
-from stillwatch.schema.errors import MissingExtraError, UsageError
+from stillwatch.schema.errors import MissingExtraError, SnapshotError, UsageError
 from stillwatch.store.decisions import (
     Order,
     approve,
@@ -101,7 +102,18 @@ def snapshot(
 
 def _head_before(out: Path, secret: Secret) -> str | None:
     """The end of the decisions that the snapshot to be replaced knew: they must still be there."""
-    return load(out, secret).meta.decisions_head if out.exists() else None
+    if not out.exists():
+        return None
+    try:
+        meta: Meta = map_snapshot(out, secret, Meta)[0]
+    except SnapshotError as error:
+        raise SnapshotError(
+            f"the snapshot to be replaced cannot be read, so that nobody can tell whether decisions are missing: "
+            f"{error.what}",
+            where=error.where,
+            hint="remove it first, if that is as it should be",
+        ) from error
+    return meta.decisions_head
 
 
 @guard_app.command("replay")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from stillwatch.guard.policy import ALONE, KINDS, MILDEST_ACTING, STRENGTH, Action, Rule, microseconds
+from stillwatch.guard.policy import KINDS, MILDEST_ACTING, STRENGTH, Action, Rule, microseconds
 from stillwatch.guard.snapshot import Listed, Snapshot
 from stillwatch.guard.subject import LACKED, Decision
 from stillwatch.schema.times import DAY_US
@@ -195,6 +195,3 @@ def _order(decision: Decision) -> tuple[int, int]:
 def _share(account: int, campaign: str) -> float:
     """A fixed number in [0, 100) of an account and campaign: whom a partial rollout reaches."""
     return xxhash.xxh3_64_intdigest(campaign.encode(), account) % 10_000 / 100
-
-
-__all__ = ["ALONE", "Fact", "Ladder"]
