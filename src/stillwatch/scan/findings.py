@@ -107,8 +107,8 @@ def tabulate(
             continue
         name = _name(context, finding, used)
         own = _own_rows(rows, context, finding, assignment.accounts)
-        harvest = np.bincount(context.reduced.rows.account[own], minlength=context.reduced.accounts)
-        harvest = harvest[assignment.accounts]
+        harvester = np.searchsorted(assignment.accounts, context.reduced.rows.account[own])
+        harvest = np.bincount(harvester, minlength=len(assignment.accounts))
         group = _group(rows, judged, finding, assignment, name, names, events, own, asked)
         if finding.verdict != "cleared":
             unusual, usual = circumstances.of(assignment.accounts, own)
