@@ -7,6 +7,7 @@ import pytest
 
 from stillwatch.detect.keys import KeyIndex, build_index
 from stillwatch.detect.tied import (
+    _highest,
     among,
     circle,
     manners,
@@ -161,3 +162,11 @@ def test_bits_speak_for_ties_and_wordings_and_leave_the_account_itself_out() -> 
     assert said[:20].min() > 2
     assert said[21] > 2
     assert said[22] < 0
+
+
+def test_the_highest_values_are_those_of_a_stable_sort() -> None:
+    rng = np.random.default_rng(5)
+    for count in (1, 7, 40, 41, 60):
+        values = np.round(rng.random(41), 1)
+        expected = np.sort(np.argsort(-values, kind="stable")[:count])
+        assert np.sort(_highest(values, count)).tolist() == expected.tolist()

@@ -125,8 +125,17 @@ def circle(common: csr_array, holders: I64, able: Bool) -> I64:
     places = np.flatnonzero(outside)
     around = np.zeros(len(able), bool)
     for row in like:
-        around[places[np.argsort(-row[places], kind="stable")[:each]]] = True
+        around[places[_highest(row[places], each)]] = True
     return np.flatnonzero(around)
+
+
+def _highest(values: F64, count: int) -> I64:
+    """Places of the `count` highest values; of equal ones the first."""
+    if count >= len(values):
+        return np.arange(len(values))
+    least = np.partition(values, len(values) - count)[len(values) - count]
+    above = np.flatnonzero(values > least)
+    return np.concatenate([above, np.flatnonzero(values == least)[: count - len(above)]])
 
 
 @nb.njit(nogil=True, cache=True)
