@@ -158,7 +158,7 @@ def test_bits_speak_for_ties_and_wordings_and_leave_the_account_itself_out() -> 
     assert tied[19] < 0
     assert tied[20] > 4
     assert tied[30] == tied[100] < 0
-    said = wording_bits(words, members, able)
+    said = wording_bits(words, members, able, np.arange(words.accounts))
     assert said[:20].min() > 2
     assert said[21] > 2
     assert said[22] < 0

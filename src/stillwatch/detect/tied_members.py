@@ -101,8 +101,8 @@ def _wording(
         out[i] = most + np.log2(mean / n_rates)
 
 
-def wording_bits(words: KeyIndex, members: I64, able: Bool) -> F64:
-    """Bits of every account for the members' wordings, shape (accounts,); a member is compared with the others.
+def wording_bits(words: KeyIndex, members: I64, able: Bool, accounts: I64) -> F64:
+    """Bits of `accounts` for the members' wordings, shape (accounts,); a member is compared with the others.
 
     A likelihood ratio of independent draws of each key that is `KEY_LIFT` times as frequent among the members as
     elsewhere. A member draws it as often as the others do, times a rate of its own, averaged over `RATES`: most of
@@ -121,11 +121,11 @@ def wording_bits(words: KeyIndex, members: I64, able: Bool) -> F64:
     inside = np.zeros(words.accounts, np.int64)
     inside[members] = 1
     held = np.diff(part.account_offsets).astype(float)
-    out = np.zeros(words.accounts)
+    out = np.zeros(len(accounts))
     _wording(
         part.account_offsets,
         part.keys,
-        np.arange(words.accounts),
+        accounts,
         inside,
         place,
         count.astype(float),

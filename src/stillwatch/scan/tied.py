@@ -47,17 +47,24 @@ class Growth:
         object.__setattr__(self, "base", mb.background(self.words, True))
         object.__setattr__(self, "everybody", np.flatnonzero(self.able))
 
-    def bits(self, members: I64) -> tuple[F64, F64]:
-        """(bits of wording, bits of ties) of every able account; a member is compared with the others."""
-        scratch = np.full(len(self.words.telling.key), -1, np.int32)
-        wording = mb.key_bits(self.words, members, self.base, self.everybody, scratch)
-        return np.minimum(wording, COPIED_BITS), tm.tie_bits(self.ties, members, self.able)[self.everybody]
+    def tied(self, members: I64) -> tuple[I64, F64]:
+        """(able accounts with enough bits of ties to be looked at, those bits); nobody is named without."""
+        bits = tm.tie_bits(self.ties, members, self.able)[self.everybody]
+        close = bits >= SECOND_VIEW_BITS
+        return self.everybody[close], bits[close]
 
     def named(self, members: I64, slack: float = 0.0) -> I64:
         """The accounts that have, for a group like `members`, enough bits, and some in both views."""
-        wording, tied = self.bits(members)
-        enough = wording + tied >= np.log2(len(self.everybody) / len(members)) + MARGIN_BITS - slack
-        return self.everybody[enough & (np.minimum(wording, tied) >= SECOND_VIEW_BITS)]
+        asked, tied = self.tied(members)
+        scratch = np.full(len(self.words.telling.key), -1, np.int32)
+        wording = mb.key_bits(self.words, members, self.base, asked, scratch)
+        return self._enough(asked, wording, tied, len(members), -slack)
+
+    def _enough(self, asked: I64, wording: F64, tied: F64, size: int, more: float) -> I64:
+        """Those of `asked` with `more` bits than the odds of membership of a group of `size`, in both views."""
+        wording = np.minimum(wording, COPIED_BITS)
+        least = np.log2(len(self.everybody) / size) + MARGIN_BITS + more
+        return asked[(wording + tied >= least) & (wording >= SECOND_VIEW_BITS)]
 
     def grown(self, start: I64) -> I64:
         """What `start` turns into; fewer than LEAST_GROUP accounts where nothing holds it together."""
@@ -73,16 +80,9 @@ class Growth:
 
     def last_look(self, members: I64) -> I64:
         """Accounts with a tie to a settled group that use its wordings among much else; once, and on more bits."""
-        wording, tied = (
-            bits[self.everybody]
-            for bits in (
-                tm.wording_bits(self.words, members, self.able),
-                tm.tie_bits(self.ties, members, self.able),
-            )
-        )
-        wording = np.minimum(wording, COPIED_BITS)
-        least = np.log2(len(self.everybody) / len(members)) + MARGIN_BITS + RECRUIT_BITS
-        return self.everybody[(wording + tied >= least) & (np.minimum(wording, tied) >= SECOND_VIEW_BITS)]
+        asked, tied = self.tied(members)
+        wording = tm.wording_bits(self.words, members, self.able, asked)
+        return self._enough(asked, wording, tied, len(members), RECRUIT_BITS)
 
 
 def starts(ties: KeyIndex, holders: Sequence[I64]) -> list[tuple[I64, I64]]:
