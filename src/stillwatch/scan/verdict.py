@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stillwatch.detect import explain as ex
 from stillwatch.detect import score as sc
+from stillwatch.detect.direct import Direct
 from stillwatch.scan.context import EVERY_VIEW_P, Context, Finding
 
 DIRECT_LEVEL = 0.01
@@ -77,10 +80,22 @@ def one_stock(finding: Finding) -> bool:
     return hidden and finding.web >= ex.WEB_SHARE
 
 
+TOGETHER = {"FORM", "LINK"}
+"""Kinds of evidence that a group found by wording and links together has used up."""
+
+
 def apart(finding: Finding) -> bool:
     """Whether wording and links found the group together, while no owner is in sight."""
     hidden = finding.openness.known and finding.openness.share < BARE_SHARE
     return finding.together is not None and hidden
+
+
+def used_up(finding: Finding, fired: Sequence[Direct]) -> bool:
+    """Whether wording and links found the group, and nothing of another kind singles it out.
+
+    Sign-ups tie accounts, and a list that is shared out is wording.
+    """
+    return finding.together is not None and {d.view for d in fired} <= TOGETHER
 
 
 def _singled_out(context: Context, finding: Finding, level: float) -> bool:
@@ -115,7 +130,7 @@ def settle(
     passed = not finding.relayed or bool(kinds & PASSED_ON)
     if len(kinds) >= 2 and hidden and passed and _harvested(finding):
         roads.append("direct")
-    finding.roads = tuple(roads)
+    finding.roads = () if used_up(finding, fired) else tuple(roads)
     codes = units.declared[members]
     finding.entity_share = ex.largest_share(codes)
     # A name that all members type in, with nothing that was bought or registered behind it, is neither evidence
@@ -133,7 +148,7 @@ def settle(
         finding.verdict, finding.why = "cleared", "classroom"
     elif finding.openness.share >= HIDDEN_SHARE or (finding.entity_share >= ENTITY_SHARE and not bare):
         finding.verdict, finding.why = "lead", "openly_one_customer"
-    elif roads:
+    elif finding.roads:
         finding.verdict, finding.why = "campaign", None
     elif finding.together is not None:
         finding.verdict, finding.why = "lead", "found_together"
