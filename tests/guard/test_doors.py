@@ -183,12 +183,14 @@ def test_the_check_service_answers_proxies(demo: Scanned, fixed: _Fixed) -> None
                 200,
                 b"nothing_known",
             )
-    assert _ask(app, "/v1/check", member)[0]["status"] == 401
-    assert _ask(app, "/v1/check", member | {"x-stillwatch-token": "a token "})[0]["status"] == 401
+    assert _ask(app, "/v1/check", member)[0]["status"] == 503
+    assert _ask(app, "/v1/check", member | {"x-stillwatch-token": "a token "})[0]["status"] == 503
     assert _ask(app, "/v1/checks", member | token)[0]["status"] == 404
     assert _ask(app, "/healthz", method="GET")[0]["status"] == 200
     ready = json.loads(_ask(app, "/readyz", method="GET")[1]["body"])
-    assert (ready["mode"], ready["faults"]) == ("enforce", 0)
+    assert (ready["mode"], ready["faults"], ready["strangers"]) == ("enforce", 0, 2)
+    # No body and no address in any of the eight; the time is the clock's.
+    assert (ready["lacked"]["prompt"], ready["lacked"]["address"], ready["lacked"]["time"]) == (8, 8, 8)
     for body in (b"{", b"\xff" * 100, b"[]", b"x" * (MOST_BODY + 1)):
         assert _ask(app, "/v1/check", {"x-account": "somebody"} | token, body)[0]["status"] == 200
     assert fixed.guard.faults == 0
@@ -201,7 +203,11 @@ def test_nginx_understands_403_only(demo: Scanned, tmp_path: Path) -> None:
     member = {"x-account": _strong(demo)[0]["account_id"]}
     start, _ = _ask(app, "/v1/check", member)
     assert (start["status"], dict(start["headers"])[b"retry-after"]) == (429, b"60")
-    assert _ask(app, "/v1/check", member, query=b"a=1&only=403")[0]["status"] == 403
+    start, end = _ask(app, "/v1/check", member, query=b"a=1&only=403")
+    headers = dict(start["headers"])
+    assert (start["status"], headers[b"x-stillwatch-status"]) == (403, b"429")
+    assert headers[b"x-stillwatch-answer"] == end["body"]
+    assert json.loads(end["body"])["error"]["code"] == "stillwatch_throttle"
 
 
 def test_litellm_s_guardrail_gets_its_own_answer(demo: Scanned, fixed: _Fixed) -> None:
@@ -223,12 +229,17 @@ def test_litellm_s_guardrail_gets_its_own_answer(demo: Scanned, fixed: _Fixed) -
     ):
         assert json.loads(_ask(app, LITELLM, body=body)[1]["body"]) == {"action": "NONE"}
     found = litellm_subject(
-        json.dumps(asked | {"structured_messages": [{"role": "user", "content": "x"}]}).encode()
+        json.dumps(asked | {"structured_messages": [{"role": "user", "content": "x"}]}).encode(), WHO
     )
     assert (found.account, found.body) == (
         "ab" * 32,
         {"messages": [{"role": "user", "content": "x"}], "tools": None},
     )
+    assert found.ip is None
+    for hops, ip in (("6.6.6.6, 203.0.113.9", "203.0.113.9"), ("[present]", None), (7, None)):
+        body = json.dumps(asked | {"request_headers": {"x-forwarded-for": hops}}).encode()
+        assert litellm_subject(body, WHO).ip == ip
+        assert litellm_subject(body, Identity()).ip is None
     assert fixed.guard.faults == 0
 
 
@@ -337,7 +348,7 @@ def test_the_service_runs_under_a_real_server(demo: Scanned, tmp_path: Path) -> 
         assert ask("/readyz") == 200
         assert ask("/v1/check/v1/messages") == 200
         assert ask("/v1/check", body=b'{"messages": [{"role": "user", "content": "hello"}]}') == 200
-        assert ask("/v1/check", token="wrong") == 401
+        assert ask("/v1/check", token="wrong") == 503
         assert ask("/v2") == 404
     finally:
         server.terminate()
