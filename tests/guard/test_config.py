@@ -16,7 +16,8 @@ from stillwatch.schema import UsageError
 
 FULL: dict[str, Any] = {
     "closed": True, "hops": 2, "credential": "x-api-key", "account_header": "X-Acme-Account",
-    "identity": ("X-Acme-Plan",), "token": True, "certificate": "/etc/tls/cert.pem", "key": "/etc/tls/key.pem", "log": "/var/log/sw.log",
+    "identity": ("X-Acme-Plan",), "token": True,
+    "certificate": "/etc/tls/cert.pem", "key": "/etc/tls/key.pem", "log": "/var/log/sw.log",
     "upstream": "http://model.internal:9000", "guard": "http://[::1]:8700", "listen": "[::1]:8443",
     "timeout_ms": 1500,
 }  # fmt: skip

@@ -1,0 +1,424 @@
+"""The real nginx, Caddy, Envoy and LiteLLM, set up by `stillwatch guard config`: same subject, same decision."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from stillwatch.guard import Guard, Subject, load, parse_policy
+from stillwatch.guard.build import Beside, build
+from stillwatch.guard.config import Setup
+from stillwatch.guard.doors.asgi import StillwatchMiddleware
+from stillwatch.guard.doors.check import litellm_subject
+from stillwatch.guard.doors.http import Identity, refusal, subject_of
+from stillwatch.guard.doors.sees import DOORS, FIELDS, table
+from stillwatch.guard.snapshot import save
+from stillwatch.guard.subject import Decision
+from stillwatch.ingest.bodies import asking_columns
+from stillwatch.store.decisions import Order, approve, propose, read_decisions
+from tests.guard.conftest import SECRET, Scanned
+from tests.guard.test_decide import ANNA, BELA, LISTED, _strong
+from tests.servers.guarded import Front, front
+from tests.servers.programs import ROOT, missing
+from tests.servers.upstream import ANSWER, served
+
+pytestmark = pytest.mark.server
+
+SERVICES = ("nginx", "caddy", "envoy", "litellm")
+"""Gateways that ask over the network; vLLM has the guard in its process."""
+PROXIES = ("nginx", "caddy", "envoy")
+SYSTEM = "You are terse."
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+BODIES: Mapping[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "name a colour"}],
+        "tools": [TOOL], "response_format": {"type": "json_object"},
+    },
+    "/v1/responses": {"input": "name a tree", "instructions": SYSTEM},
+    "/v1/messages": {
+        "system": SYSTEM, "messages": [{"role": "user", "content": "name a stone"}], "max_tokens": 32,
+    },
+}  # fmt: skip
+CHAT = {"model": "m-large", **BODIES["/v1/chat/completions"]}
+ADDRESS = {"x-forwarded-for": "6.6.6.6, 203.0.113.9"}
+"""What the trusted proxy before the gateway hands on; the left address is the client's own invention."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A snapshot that counts today, and a key for whom it blocks, whom it throttles and whom it does not know."""
+
+    path: Path
+    accounts: Mapping[str, str]
+    """Account by API key."""
+    refused: Mapping[str, tuple[int, dict[str, str], dict[str, Any]]]
+    """(status, headers, body) of the refusal by API key: what the guard itself says, asked without any gateway."""
+
+
+BLOCKED, THROTTLED, FREE = "sk-blocked", "sk-throttled", "sk-free"
+
+
+@pytest.fixture(scope="module")
+def live(scanned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Live:
+    log, results = scanned
+    folder = tmp_path_factory.mktemp("live")
+    demo = Scanned(log, results, folder / "snapshot", None)  # type: ignore[arg-type]
+    strong = _strong(demo)
+    mates = [row for row in strong if row["campaign_id"] == strong[0]["campaign_id"]]
+    assert mates[0]["e_bits"] > mates[-1]["e_bits"]
+    between = (mates[0]["e_bits"] + mates[-1]["e_bits"]) / 2
+    rules = (
+        f'[[rule]]\nname = "strong"\naction = "block"\nmin_bits = {between}\n'
+        '[[rule]]\nname = "weak"\naction = "throttle"\nmin_bits = 1\nretry_after_s = 30\n'
+    )
+    policy = parse_policy(f'version = 1\nmode = "enforce"\n{LISTED}{rules}')
+    now = datetime.now(UTC).replace(microsecond=0)
+    order = Order(
+        campaign=mates[0]["campaign_id"], action="block", policy=policy.digest, expires=now + timedelta(days=3),
+        at=now, mapped=False, reason="",
+    )  # fmt: skip
+    ledger = folder / "decisions.jsonl"
+    approve(ledger, propose(ledger, order, ANNA).digest, BELA, now)
+    accounts = {BLOCKED: mates[0]["account_id"], THROTTLED: mates[-1]["account_id"], FREE: "acct-of-nobody"}
+    beside = Beside(
+        accounts=pq.read_table(log / "accounts.parquet"), decisions=read_decisions(ledger),
+        api_keys=[(account, hashlib.sha256(key.encode()).hexdigest()) for key, account in accounts.items()],
+    )  # fmt: skip
+    meta, arrays = build(results, policy, SECRET, beside)
+    # The log is of no time near today; the service goes by the clock. So the scan is said to be an hour old.
+    shift = int(now.timestamp() * 1e6) - 3_600_000_000 - meta.last_us
+    moved = {
+        name: tuple(msgspec.structs.replace(g, last_us=g.last_us + shift) for g in getattr(meta, name))
+        for name in ("groups", "campaigns")
+    }
+    meta = msgspec.structs.replace(
+        meta,
+        first_us=meta.first_us + shift,
+        last_us=meta.last_us + shift,
+        expires_us=meta.expires_us + shift,
+        **moved,
+    )
+    save(demo.path, meta, arrays, SECRET)
+    guard = Guard(load(demo.path, SECRET))
+    refused = {}
+    for key in (BLOCKED, THROTTLED):
+        answer = refusal(guard.decide(Subject(api_key=key)))
+        assert answer is not None
+        headers = {n.decode(): v.decode() for n, v in answer[1]}
+        refused[key] = answer[0], headers, json.loads(answer[2])
+    assert [refused[key][0] for key in (BLOCKED, THROTTLED)] == [403, 429]
+    assert guard.decide(Subject(api_key=FREE)).action == "allow"
+    return Live(demo.path, accounts, refused)
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def door(
+    request: pytest.FixtureRequest, live: Live, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    with front(request.param, tmp_path_factory.mktemp(request.param), live.path, keys=live.accounts) as found:
+        yield found
+
+
+def _service(door: Front) -> Any:
+    if door.guard is None:
+        pytest.skip(f"{door.name} has the guard in its own process: no service that could be away")
+    return door.guard
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", BODIES)
+def test_same_subject_same_decision(door: Front, live: Live, path: str, stream: bool) -> None:
+    body = {"model": "m-large", **BODIES[path], **({"stream": True} if stream else {})}
+    before = len(door.seen)
+    for key, (status, expected, error) in live.refused.items():
+        got, headers, text = door.ask(key, body, path, ADDRESS)
+        if door.name == "litellm":
+            # LiteLLM knows one status for every refusal, and wraps the words.
+            assert got == 400
+            assert error["error"]["message"] in json.dumps(json.loads(text))
+            continue
+        assert (got, json.loads(text)) == (status, error)
+        assert headers["content-type"] == "application/json"
+        assert headers.get("retry-after") == expected.get("retry-after")
+    assert len(door.seen) == before
+    status, headers, text = door.ask(FREE, body, path, ADDRESS)
+    assert status == 200
+    words = text.decode().replace('"}', "")
+    assert ANSWER in words or all(word in words for word in ANSWER.split())
+    if stream:
+        assert headers["content-type"].startswith("text/event-stream")
+    assert len(door.seen) == before + 1
+    if door.name != "litellm":
+        assert door.seen[-1]["x-stillwatch-action"] == "allow"
+
+
+def test_a_decision_names_what_its_door_did_not_see(door: Front) -> None:
+    before = door.guard.told()["lacked"] if door.guard is not None else {}
+    for _ in range(3):
+        assert door.ask(FREE, CHAT, headers=ADDRESS)[0] == 200
+    if door.guard is None:
+        lacked = set(door.seen[-1]["x-stillwatch-lacked"].split(","))
+    else:
+        after = door.guard.told()["lacked"]
+        lacked = {name for name in after if after[name] - before.get(name, 0) == 3}
+        assert all(after[name] - before.get(name, 0) in (0, 3) for name in after)
+    # The time is the clock's at every door.
+    assert lacked - {"time"} == DOORS[door.name].lacks()
+
+
+def test_a_stream_arrives_as_it_is_written(door: Front) -> None:
+    body = {"model": "m-large", "messages": [{"role": "user", "content": "count slowly"}], "stream": True}
+    with door.asked(FREE, body, "/v1/chat/completions", ADDRESS) as answer:
+        assert answer.status == 200
+        first = answer.read1()
+        at = time.monotonic()
+        rest = answer.read()
+    assert b"data:" in first
+    assert b"[DONE]" not in first
+    assert rest.rstrip().endswith(b"[DONE]")
+    assert time.monotonic() - at > 0.25
+
+
+def test_a_guard_that_is_killed_stops_nobody(door: Front, live: Live) -> None:
+    service = _service(door)
+    before = door.counted()
+    with service.killed():
+        for body in (CHAT, {**CHAT, "stream": True}):
+            for key in (BLOCKED, FREE):
+                assert door.ask(key, body, headers=ADDRESS)[0] == 200
+        assert door.counted() == before + 4
+    # And one that comes back is asked again.
+    assert door.ask(BLOCKED, CHAT, headers=ADDRESS)[0] == (400 if door.name == "litellm" else 403)
+    assert door.counted() == before + 4
+
+
+def test_a_guard_that_hangs_stops_nobody(door: Front) -> None:
+    service = _service(door)
+    before = door.counted()
+    with service.hung():
+        for body in (CHAT, {**CHAT, "stream": True}):
+            begin = time.monotonic()
+            assert door.ask(BLOCKED, body, headers=ADDRESS)[0] == 200
+            # `front` sets the gateway's timeout to a second.
+            assert time.monotonic() - begin < 6
+        assert door.counted() == before + 2
+    assert door.ask(BLOCKED, CHAT, headers=ADDRESS)[0] == (400 if door.name == "litellm" else 403)
+
+
+def test_a_large_body_is_no_reason_to_refuse(door: Front) -> None:
+    if door.name == "litellm":
+        pytest.skip(
+            "LiteLLM counts the tokens of a prompt of 9 MiB for minutes, with and without a guardrail"
+        )
+    body = {"model": "m-large", "messages": [{"role": "user", "content": "x" * (9 << 20)}]}
+    assert door.ask(FREE, body, headers=ADDRESS)[0] == 200
+    reached = len(door.seen)
+    # A gateway may answer and hang up before it has read it all.
+    with contextlib.suppress(ConnectionError):
+        assert door.ask(BLOCKED, body, headers=ADDRESS)[0] == 403
+    assert len(door.seen) == reached
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_fail_closed_refuses_what_nobody_judged(name: str, live: Live, tmp_path: Path) -> None:
+    with front(name, tmp_path, live.path, "--fail-closed", keys=live.accounts) as door:
+        assert door.guard is not None
+        assert door.ask(FREE, CHAT, headers=ADDRESS)[0] == 200
+        reached = len(door.seen)
+        with door.guard.killed():
+            status, _, _ = door.ask(FREE, CHAT, headers=ADDRESS)
+            assert status == (500 if name == "litellm" else 503)
+            assert len(door.seen) == reached
+        assert door.ask(FREE, CHAT, headers=ADDRESS)[0] == 200
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_token_reaches_the_guard_and_nobody_else(name: str, live: Live, tmp_path: Path) -> None:
+    with front(name, tmp_path, live.path, keys=live.accounts, token="a token of the tests") as door:
+        assert door.guard is not None
+        assert door.ask(BLOCKED, CHAT, headers=ADDRESS)[0] == (400 if name == "litellm" else 403)
+        wrong = ADDRESS | {"x-stillwatch-token": "another"}
+        assert door.ask(FREE, CHAT, headers=wrong)[0] == 200
+        assert door.guard.told()["strangers"] == 0
+        assert "a token of the tests" not in json.dumps(door.seen)
+        # The gateway's own log shows neither keys nor the token nor what was asked.
+        text = door.log.read_text("utf-8", "replace")
+        assert not [
+            word for word in ("a token", BLOCKED, "name a colour", *live.accounts.values()) if word in text
+        ]
+
+
+@dataclass
+class Asked:
+    """What a stand-in for the guard heard last."""
+
+    path: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
+
+    def first(self, name: str) -> str | None:
+        return next((v.decode() for n, v in self.headers if n.lower() == name.encode()), None)
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[int, Asked]]:
+    """(port, what it heard last): allows everything."""
+    heard = Asked()
+
+    class Listener(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            if (
+                "health" not in self.path and self.headers.get("authorization") is not None
+            ) or b"texts" in body:
+                heard.path, heard.body = self.path, body
+                heard.headers = tuple((n.encode(), v.encode()) for n, v in self.headers.items())
+            answer = b'{"action": "NONE"}'
+            self.send_response(200)
+            self.send_header("x-stillwatch-action", "allow")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_POST = do_GET
+
+    with served(Listener) as port:
+        yield port, heard
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_door_sees_what_the_table_says(
+    name: str, live: Live, tmp_path: Path, listener: tuple[int, Asked]
+) -> None:
+    port, heard = listener
+    with front(name, tmp_path, live.path, guard=port, keys=live.accounts) as door:
+        assert door.ask(BLOCKED, CHAT, headers=ADDRESS)[0] == 200
+    if name == "litellm":
+        subject = litellm_subject(heard.body, Identity(None, 1))
+        asked = subject.body
+    else:
+        assert heard.path.startswith("/v1/check")
+        subject = subject_of(heard.headers, None, heard.body or None, Identity(None, 2))
+        asked = json.loads(heard.body) if heard.body else {}
+    assert _shown(subject, asked, live) == DOORS[name].sees
+
+
+def test_the_middleware_sees_what_the_table_says(live: Live) -> None:
+    subjects: list[Subject] = []
+
+    def decide(subject: Subject) -> Decision:
+        subjects.append(subject)
+        return Decision(action="allow", would="allow", shadow=False, reason="nothing_known")
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(CHAT).encode()}
+
+    watched: Any = SimpleNamespace(guard=SimpleNamespace(decide=decide))
+    headers = [
+        (b"authorization", f"Bearer {BLOCKED}".encode()),
+        (b"x-forwarded-for", ADDRESS["x-forwarded-for"].encode()),
+    ]
+    scope = {"type": "http", "method": "POST", "headers": headers, "client": ("10.0.0.1", 1)}
+    middleware: Any = StillwatchMiddleware(application, watched, Identity(None, 1))
+    asyncio.run(middleware(scope, receive, None))
+    (subject,) = subjects
+    assert isinstance(subject.body, bytes)
+    assert _shown(subject, json.loads(subject.body), live) == DOORS["vllm"].sees
+
+
+def _shown(subject: Subject, asked: Any, live: Live) -> set[str]:
+    """The fields of the table that a subject holds rightly."""
+    columns = asking_columns(asked)
+    whole = asking_columns(CHAT)
+    right = {
+        "key": subject.api_key == BLOCKED, "user": subject.account == live.accounts[BLOCKED],
+        "prompt": columns.get("prompt") == "name a colour", "system": columns.get("system") == SYSTEM,
+        "tools": columns.get("tools_hash") == whole["tools_hash"],
+        "format": columns.get("format_hash") == whole["format_hash"], "address": subject.ip == "203.0.113.9",
+    }  # fmt: skip
+    assert set(right) == set(FIELDS)
+    return {name for name, seen in right.items() if seen}
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_what_a_client_writes_about_himself_reaches_nobody(
+    name: str, live: Live, tmp_path: Path, listener: tuple[int, Asked]
+) -> None:
+    port, heard = listener
+    options = ("--account-header", "x-mine", "--identity-header", "x-plan")
+    names = Setup(account_header="x-mine", identity=("x-plan",)).removed()
+    forged = dict.fromkeys(names, "forged-by-the-client") | {
+        "x-forwarded-for": "6.6.6.6",
+        "connection": "x-ja4",
+    }
+    with front(name, tmp_path, live.path, *options, hops=0, guard=port) as door:
+        assert door.ask(FREE, CHAT, headers=forged)[0] == 200
+        for headers in (door.seen[-1], {n.decode().lower(): v.decode() for n, v in heard.headers}):
+            assert not [n for n, v in headers.items() if "forged-by-the-client" in v]
+            assert "6.6.6.6" not in headers["x-forwarded-for"]
+            assert headers["authorization"] == f"Bearer {FREE}"
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_forged_identity_changes_no_decision(name: str, live: Live, tmp_path: Path) -> None:
+    with front(name, tmp_path, live.path, hops=0) as door:
+        for header in Setup().removed():
+            forged = {header: live.accounts[BLOCKED]}
+            assert door.ask(FREE, CHAT, headers=forged)[0] == 200
+            forged = {header: FREE if header == "x-api-key" else live.accounts[FREE]}
+            assert door.ask(BLOCKED, CHAT, headers=forged)[0] == 403
+        assert door.counted() == 0
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_over_tls_the_fingerprint_is_the_one_that_was_measured(
+    name: str, live: Live, tmp_path: Path, listener: tuple[int, Asked]
+) -> None:
+    if shutil.which("openssl") is None:
+        missing("openssl is not installed: no certificate for the TLS listener")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    forged = "t13d1516h2_8daaf6152771_b186095e22b6"
+    port, heard = listener
+    with front(name, tmp_path, live.path, hops=0, guard=port, certificate=tmp_path) as door:
+        for headers in ({}, {"x-ja4": forged}, {"X-JA4": forged, "x-ja3": forged}):
+            assert door.ask(FREE, CHAT, headers=headers)[0] == 200
+            told = door.seen[-1].get("x-ja4"), heard.first("x-ja4")
+            if name == "envoy":
+                assert re.fullmatch(r"t1[23][di]\d{4}\w\w_[0-9a-f]{12}_[0-9a-f]{12}", str(told[0]))
+                assert told[0] != forged
+                assert told[1] == told[0]
+            else:
+                assert told == (None, None)
+
+
+def test_the_table_is_in_the_docs() -> None:
+    assert table() in (ROOT / "docs" / "guard.md").read_text("utf-8")
