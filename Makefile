@@ -82,4 +82,5 @@ wheel: setup
 	python3 -m venv build/wheel-env
 	build/wheel-env/bin/python -m pip install -q dist/*.whl
 	cd / && $(CURDIR)/build/wheel-env/bin/stillwatch --help > /dev/null
+	cd / && $(CURDIR)/build/wheel-env/bin/stillwatch guard config envoy > /dev/null
 	cd / && $(CURDIR)/build/wheel-env/bin/python -c "from stillwatch.schema.findings_schema import shipped; assert shipped()"

@@ -218,6 +218,9 @@ def test_litellm_s_guardrail_gets_its_own_answer(demo: Scanned, fixed: _Fixed) -
     answer = json.loads(end["body"])
     assert (start["status"], answer["action"]) == (200, "BLOCKED")
     assert "To appeal" in answer["blocked_reason"]
+    # A prompt that is too large to be sketched hides nobody.
+    large = json.dumps(asked | {"texts": ["x" * MOST_BODY], "more": "x" * MOST_BODY}).encode()
+    assert json.loads(_ask(app, LITELLM, body=large, parts=3)[1]["body"])["action"] == "BLOCKED"
     asked["request_data"] = {"user_api_key_hash": "ab" * 32}
     assert json.loads(_ask(app, LITELLM, body=json.dumps(asked).encode())[1]["body"]) == {"action": "NONE"}
     for body in (

@@ -43,12 +43,15 @@ def printed(*arguments: str) -> str:
 class GuardService:
     """`stillwatch guard serve` as a process of its own, that can be stopped, hung and started again on its port."""
 
-    def __init__(self, snapshot: Path, folder: Path, proxies: int, token: str | None = None) -> None:
+    def __init__(
+        self, snapshot: Path, folder: Path, proxies: int, token: str | None, account: str | None
+    ) -> None:
         self.port = free_port()
         self._folder = folder
         self._command = [
             *(sys.executable, "-m", "stillwatch", "guard", "serve", "--snapshot", str(snapshot)),
             *("--port", str(self.port), "--proxies", str(proxies)),
+            *(() if account is None else ("--account-header", account)),
         ]
         self._env = clean_environment(PYTHONPATH=str(ROOT / "src"), STILLWATCH_GUARD_SECRET=SECRET)
         if token is not None:
@@ -159,10 +162,11 @@ def front(
     keys: Mapping[str, str] | None = None,
     guard: int | None = None,
     token: str | None = None,
+    account: str | None = None,
     certificate: Path | None = None,
 ) -> Iterator[Front]:
     """A gateway with what `guard config` prints. `keys`: account of each API key, for LiteLLM's own authentication;
-    `guard`: port of something that stands for the guard."""
+    `guard`: port of something that stands for the guard; `account`: header in which the guard believes an account."""
     seen: list[dict[str, str]] = []
     port, log = free_port(), folder / "gateway.log"
     (folder / "guard").mkdir()
@@ -171,7 +175,7 @@ def front(
         service: GuardService | None = None
         if guard is None and name != "vllm":
             service = GuardService(
-                snapshot, folder / "guard", hops + (name not in NO_ADDRESS_OF_ITS_OWN), token
+                snapshot, folder / "guard", hops + (name not in NO_ADDRESS_OF_ITS_OWN), token, account
             )
             stack.callback(service.close)
             service.start()
@@ -192,6 +196,8 @@ def front(
             trust = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
         if token is not None:
             arguments.append("--token")
+        if account is not None:
+            arguments += ["--account-header", account]
         text = printed(name, *arguments)
         command, env = _START[name](folder, text, port, upstream)
         if token is not None:

@@ -222,18 +222,14 @@ def test_a_guard_that_hangs_stops_nobody(door: Front) -> None:
     assert door.ask(BLOCKED, CHAT, headers=ADDRESS)[0] == (400 if door.name == "litellm" else 403)
 
 
-def test_a_large_body_is_no_reason_to_refuse(door: Front) -> None:
-    if door.name == "litellm":
-        pytest.skip(
-            "LiteLLM counts the tokens of a prompt of 9 MiB for minutes, with and without a guardrail"
-        )
+def test_a_large_body_is_no_reason_to_refuse_and_hides_nobody(door: Front) -> None:
     for size in (2, 9, 20):
         body = {"model": "m-large", "messages": [{"role": "user", "content": "x" * (size << 20)}]}
         assert door.ask(FREE, body, headers=ADDRESS)[0] == 200
     reached = len(door.seen)
     # A gateway may answer and hang up before it has read it all.
     with contextlib.suppress(ConnectionError):
-        assert door.ask(BLOCKED, body, headers=ADDRESS)[0] == 403
+        assert door.ask(BLOCKED, body, headers=ADDRESS)[0] == (400 if door.name == "litellm" else 403)
     assert len(door.seen) == reached
 
 
@@ -371,13 +367,13 @@ def test_what_a_client_writes_about_himself_reaches_nobody(
     name: str, live: Live, tmp_path: Path, listener: tuple[int, Asked]
 ) -> None:
     port, heard = listener
-    options = ("--account-header", "x-mine", "--identity-header", "x-plan")
+    options = ("--identity-header", "x-plan")
     names = Setup(account_header="x-mine", identity=("x-plan",)).removed()
     forged = dict.fromkeys(names, "forged-by-the-client") | {
         "x-forwarded-for": "6.6.6.6",
         "connection": "x-ja4",
     }
-    with front(name, tmp_path, live.path, *options, hops=0, guard=port) as door:
+    with front(name, tmp_path, live.path, *options, hops=0, guard=port, account="x-mine") as door:
         assert door.ask(FREE, CHAT, headers=forged)[0] == 200
         for headers in (door.seen[-1], {n.decode().lower(): v.decode() for n, v in heard.headers}):
             assert not [n for n, v in headers.items() if "forged-by-the-client" in v]
@@ -387,8 +383,8 @@ def test_what_a_client_writes_about_himself_reaches_nobody(
 
 @pytest.mark.parametrize("name", PROXIES)
 def test_a_forged_identity_changes_no_decision(name: str, live: Live, tmp_path: Path) -> None:
-    with front(name, tmp_path, live.path, hops=0) as door:
-        for header in Setup().removed():
+    with front(name, tmp_path, live.path, hops=0, account="x-mine") as door:
+        for header in Setup(account_header="x-mine").removed():
             forged = {header: live.accounts[BLOCKED]}
             assert door.ask(FREE, CHAT, headers=forged)[0] == 200
             forged = {header: FREE if header == "x-api-key" else live.accounts[FREE]}

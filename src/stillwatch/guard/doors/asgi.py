@@ -58,8 +58,8 @@ class StillwatchMiddleware:
         await self.app(scope, again, send)
 
 
-async def read_body(receive: Receive) -> tuple[list[Message], bytes]:
-    """(messages as they came, body), up to the end of the body; `UNREAD` for one that is too large or breaks off."""
+async def read_body(receive: Receive, most: int = MOST_BODY) -> tuple[list[Message], bytes]:
+    """(messages as they came, body), up to the body's end; `UNREAD` for one that breaks off or is over `most` bytes."""
     messages: list[Message] = []
     parts: list[bytes] = []
     size = 0
@@ -70,7 +70,7 @@ async def read_body(receive: Receive) -> tuple[list[Message], bytes]:
             return messages, UNREAD
         part = message.get("body", b"")
         size += len(part)
-        if size > MOST_BODY:
+        if size > most:
             return messages, UNREAD
         parts.append(part)
         if not message.get("more_body", False):

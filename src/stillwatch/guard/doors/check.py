@@ -20,9 +20,12 @@ import msgspec
 from stillwatch.guard.doors.asgi import Receive, Send, read_body
 from stillwatch.guard.doors.http import Identity, refusal, subject_of
 from stillwatch.guard.doors.watched import Watched
+from stillwatch.guard.sight import MOST_BODY
 from stillwatch.guard.subject import Decision, Subject
 
 CHECK, LITELLM = "/v1/check", "/beta/litellm_basic_guardrail_api"
+MOST_LITELLM = 8 * MOST_BODY
+"""LiteLLM sends every text twice, and who calls only in the body: what is too large to be read would be nobody's."""
 TOKEN_HEADER = b"x-stillwatch-token"
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 _JSON = [(b"content-type", b"application/json")]
@@ -62,7 +65,7 @@ class CheckService:
             if not hmac.compare_digest(given, self._token):
                 self._strangers += 1
                 return 503, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
-        _, body = await read_body(receive)
+        _, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
         if not check:
             return self._litellm(body)
         # Proxies that pass no body on send an empty one.
