@@ -196,6 +196,20 @@ def test_the_check_service_answers_proxies(demo: Scanned, fixed: _Fixed) -> None
     assert fixed.guard.faults == 0
 
 
+def test_what_would_be_done_is_logged_without_names(demo: Scanned, caplog: pytest.LogCaptureFixture) -> None:
+    shadow = _Fixed(demo.snapshot, _now(demo))
+    member = _strong(demo)[0]["account_id"]
+    body = b'{"messages": [{"role": "user", "content": "name a colour"}]}'
+    for app in (CheckService(shadow, WHO), StillwatchMiddleware(_echo, shadow, WHO)):  # type: ignore[arg-type]
+        caplog.clear()
+        for account in (member, "somebody"):
+            _ask(app, "/v1/check", {"x-account": account, "x-forwarded-for": "203.0.113.9"}, body)
+        (line,) = [record.getMessage() for record in caplog.records if record.name == "stillwatch.guard"]
+        told = json.loads(line)
+        assert (told["action"], told["would"], told["reason"]) == ("observe", "block", "shadow")
+        assert not [word for word in (member, "203.0.113", "colour") if word in line]
+
+
 def test_nginx_understands_403_only(demo: Scanned, tmp_path: Path) -> None:
     policy = ENFORCE.replace('name = "strong"\naction = "block"', 'name = "strong"\naction = "throttle"')
     snapshot = _enforced(demo, tmp_path / "snapshot", policy, approver=None, action="throttle")

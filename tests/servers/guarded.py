@@ -277,17 +277,21 @@ def _litellm(folder: Path, text: str, port: int, upstream: int) -> tuple[list[st
 
 def _vllm(folder: Path, text: str, port: int, upstream: int) -> tuple[list[str], dict[str, str]]:
     (folder / "vllm.sh").write_text(text)
-    (folder / "bin").mkdir()
-    stand_in = folder / "bin" / "vllm"
-    stand_in.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("vllm_like.py")}" "$@"\n'
-    )
-    stand_in.chmod(0o755)
     env = clean_environment(
         PYTHONPATH=str(ROOT / "src"), STILLWATCH_GUARD_SECRET=SECRET, STILLWATCH_TEST_MODEL=str(upstream)
     )
-    env["PATH"] = f"{folder / 'bin'}:{env['PATH']}"
+    env["PATH"] = f"{vllm_stand_in(folder)}:{env['PATH']}"
     return ["sh", "vllm.sh"], env
+
+
+def vllm_stand_in(folder: Path) -> Path:
+    """A folder with a program `vllm` in it."""
+    out = folder / "bin"
+    out.mkdir()
+    script = f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("vllm_like.py")}" "$@"\n'
+    (out / "vllm").write_text(script)
+    (out / "vllm").chmod(0o755)
+    return out
 
 
 _START = {"nginx": _nginx, "caddy": _caddy, "envoy": _envoy, "litellm": _litellm, "vllm": _vllm}

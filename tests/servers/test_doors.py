@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -18,18 +17,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
-import pyarrow.parquet as pq
 import pytest
 
 from stillwatch.guard import Guard, Subject, load, parse_policy
-from stillwatch.guard.build import Beside, build
 from stillwatch.guard.config import Setup
 from stillwatch.guard.doors.asgi import StillwatchMiddleware
 from stillwatch.guard.doors.check import litellm_subject
 from stillwatch.guard.doors.http import Identity, refusal, subject_of
 from stillwatch.guard.doors.sees import DOORS, FIELDS, table
-from stillwatch.guard.snapshot import save
 from stillwatch.guard.subject import Decision
 from stillwatch.ingest.bodies import asking_columns
 from stillwatch.store.decisions import Order, approve, propose, read_decisions
@@ -37,6 +32,7 @@ from tests.guard.conftest import SECRET, Scanned
 from tests.guard.test_decide import ANNA, BELA, LISTED, _strong
 from tests.servers.guarded import Front, front
 from tests.servers.programs import ROOT, missing
+from tests.servers.today import alive
 from tests.servers.upstream import ANSWER, served
 
 pytestmark = pytest.mark.server
@@ -97,25 +93,7 @@ def live(scanned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     ledger = folder / "decisions.jsonl"
     approve(ledger, propose(ledger, order, ANNA).digest, BELA, now)
     accounts = {BLOCKED: mates[0]["account_id"], THROTTLED: mates[-1]["account_id"], FREE: "acct-of-nobody"}
-    beside = Beside(
-        accounts=pq.read_table(log / "accounts.parquet"), decisions=read_decisions(ledger),
-        api_keys=[(account, hashlib.sha256(key.encode()).hexdigest()) for key, account in accounts.items()],
-    )  # fmt: skip
-    meta, arrays = build(results, policy, SECRET, beside)
-    # The log is of no time near today; the service goes by the clock. So the scan is said to be an hour old.
-    shift = int(now.timestamp() * 1e6) - 3_600_000_000 - meta.last_us
-    moved = {
-        name: tuple(msgspec.structs.replace(g, last_us=g.last_us + shift) for g in getattr(meta, name))
-        for name in ("groups", "campaigns")
-    }
-    meta = msgspec.structs.replace(
-        meta,
-        first_us=meta.first_us + shift,
-        last_us=meta.last_us + shift,
-        expires_us=meta.expires_us + shift,
-        **moved,
-    )
-    save(demo.path, meta, arrays, SECRET)
+    alive(demo, accounts, policy.text, read_decisions(ledger))
     guard = Guard(load(demo.path, SECRET))
     refused = {}
     for key in (BLOCKED, THROTTLED):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from stillwatch.guard.doors.http import Identity, identity, refusal, subject_of
+from stillwatch.guard.doors.http import Identity, identity, refusal, subject_of, tell
 from stillwatch.guard.doors.watched import Watched, watched
 from stillwatch.guard.sight import MOST_BODY
 
@@ -42,6 +42,7 @@ class StillwatchMiddleware:
         peer = scope.get("client")
         subject = subject_of(scope["headers"], peer[0] if peer else None, body, self._who)
         decision = self._watched.guard.decide(subject)
+        tell(decision)
         refused = refusal(decision)
         if refused is not None:
             status, headers, answer = refused
@@ -59,7 +60,7 @@ class StillwatchMiddleware:
 
 
 async def read_body(receive: Receive, most: int = MOST_BODY) -> tuple[list[Message], bytes]:
-    """(messages as they came, body), up to the body's end; `UNREAD` for one that breaks off or is over `most` bytes."""
+    """(messages as they came, body), up to the body's end; `UNREAD` for one that breaks off or is over `most`."""
     messages: list[Message] = []
     parts: list[bytes] = []
     size = 0

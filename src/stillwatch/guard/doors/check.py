@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from stillwatch.guard.doors.asgi import Receive, Send, read_body
-from stillwatch.guard.doors.http import Identity, refusal, subject_of
+from stillwatch.guard.doors.http import Identity, refusal, subject_of, tell
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.sight import MOST_BODY
 from stillwatch.guard.subject import Decision, Subject
@@ -89,6 +89,7 @@ class CheckService:
     def _decide(self, subject: Subject) -> Decision:
         decision = self._watched.guard.decide(subject)
         self._lacked.update(decision.lacked)
+        tell(decision)
         return decision
 
     def _ready(self) -> Answer:
