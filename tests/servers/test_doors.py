@@ -349,10 +349,12 @@ def test_what_a_client_writes_about_himself_reaches_nobody(
     names = Setup(account_header="x-mine", identity=("x-plan",)).removed()
     forged = dict.fromkeys(names, "forged-by-the-client") | {
         "x-forwarded-for": "6.6.6.6",
-        "connection": "x-ja4",
+        # To a proxy that heeds it this says: and do not hand these on.
+        "connection": "x-ja4, x-forwarded-for, x-stillwatch-action",
     }
     with front(name, tmp_path, live.path, *options, hops=0, guard=port, account="x-mine") as door:
         assert door.ask(FREE, CHAT, headers=forged)[0] == 200
+        assert door.seen[-1]["x-stillwatch-action"] == "allow"
         for headers in (door.seen[-1], {n.decode().lower(): v.decode() for n, v in heard.headers}):
             assert not [n for n, v in headers.items() if "forged-by-the-client" in v]
             assert "6.6.6.6" not in headers["x-forwarded-for"]
