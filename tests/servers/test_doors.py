@@ -31,7 +31,7 @@ from stillwatch.store.decisions import Order, approve, propose, read_decisions
 from tests.guard.conftest import SECRET, Scanned
 from tests.guard.test_decide import ANNA, BELA, LISTED, _strong
 from tests.servers.guarded import Front, front
-from tests.servers.programs import ROOT, missing
+from tests.servers.programs import ROOT, installed, missing, program
 from tests.servers.today import alive
 from tests.servers.upstream import ANSWER, served
 
@@ -350,8 +350,9 @@ def test_what_a_client_writes_about_himself_reaches_nobody(
     forged = dict.fromkeys(names, "forged-by-the-client") | {
         "x-forwarded-for": "6.6.6.6",
         # To a proxy that heeds it this says: and do not hand these on.
-        "connection": "x-ja4, x-forwarded-for, x-stillwatch-action",
+        "connection": "x-ja4, x-stillwatch-action",
     }
+    hiding = {"connection": "x-forwarded-for"}
     with front(name, tmp_path, live.path, *options, hops=0, guard=port, account="x-mine") as door:
         assert door.ask(FREE, CHAT, headers=forged)[0] == 200
         assert door.seen[-1]["x-stillwatch-action"] == "allow"
@@ -359,6 +360,9 @@ def test_what_a_client_writes_about_himself_reaches_nobody(
             assert not [n for n, v in headers.items() if "forged-by-the-client" in v]
             assert "6.6.6.6" not in headers["x-forwarded-for"]
             assert headers["authorization"] == f"Bearer {FREE}"
+        # Envoy answers such a request itself; at the others the header is what the proxy wrote all the same.
+        assert door.ask(FREE, CHAT, headers=hiding)[0] == (400 if name == "envoy" else 200)
+        assert "127.0.0.1" in door.seen[-1]["x-forwarded-for"] or name == "envoy"
 
 
 @pytest.mark.parametrize("name", PROXIES)
@@ -395,6 +399,26 @@ def test_over_tls_the_fingerprint_is_the_one_that_was_measured(
                 assert told[1] == told[0]
             else:
                 assert told == (None, None)
+
+
+def test_a_missing_program_is_named_and_an_error_where_servers_are_required(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("STILLWATCH_NGINX", "STILLWATCH_CADDY"):
+        monkeypatch.setenv(variable, "/nowhere")
+    finds = (
+        lambda: installed("nginx", "STILLWATCH_NGINX", "apt-get install nginx-light"),
+        lambda: program("caddy", "STILLWATCH_CADDY"),
+    )
+    told = (
+        "nginx is not installed: `apt-get install nginx-light`",
+        "caddy is not installed: run `make servers`",
+    )
+    for required, outcome in (("0", pytest.skip.Exception), ("1", pytest.fail.Exception)):
+        monkeypatch.setenv("STILLWATCH_REQUIRE_SERVERS", required)
+        for find, words in zip(finds, told, strict=True):
+            with pytest.raises(outcome, match=words):
+                find()
 
 
 def test_the_table_is_in_the_docs() -> None:
