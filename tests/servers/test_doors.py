@@ -5,105 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from stillwatch.guard import Guard, Subject, load, parse_policy
-from stillwatch.guard.config import Setup
+from stillwatch.guard import Subject
 from stillwatch.guard.doors.asgi import StillwatchMiddleware
 from stillwatch.guard.doors.check import litellm_subject
-from stillwatch.guard.doors.http import Identity, refusal, subject_of
+from stillwatch.guard.doors.http import Identity, subject_of
 from stillwatch.guard.doors.sees import DOORS, FIELDS, table
 from stillwatch.guard.subject import Decision
 from stillwatch.ingest.bodies import asking_columns
-from stillwatch.store.decisions import Order, approve, propose, read_decisions
-from tests.guard.conftest import SECRET, Scanned
-from tests.guard.test_decide import ANNA, BELA, LISTED, _strong
+from tests.servers.conftest import ADDRESS, BLOCKED, BODIES, CHAT, FREE, SYSTEM, Asked, Live
 from tests.servers.guarded import Front, front
-from tests.servers.programs import ROOT, installed, missing, program
-from tests.servers.today import alive
-from tests.servers.upstream import ANSWER, served
+from tests.servers.programs import ROOT, installed, program
+from tests.servers.upstream import ANSWER
 
 pytestmark = pytest.mark.server
 
 SERVICES = ("nginx", "caddy", "envoy", "litellm")
 """Gateways that ask over the network; vLLM has the guard in its process."""
-PROXIES = ("nginx", "caddy", "envoy")
-SYSTEM = "You are terse."
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
-BODIES: Mapping[str, dict[str, Any]] = {
-    "/v1/chat/completions": {
-        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "name a colour"}],
-        "tools": [TOOL], "response_format": {"type": "json_object"},
-    },
-    "/v1/responses": {"input": "name a tree", "instructions": SYSTEM},
-    "/v1/messages": {
-        "system": SYSTEM, "messages": [{"role": "user", "content": "name a stone"}], "max_tokens": 32,
-    },
-}  # fmt: skip
-CHAT = {"model": "m-large", **BODIES["/v1/chat/completions"]}
-ADDRESS = {"x-forwarded-for": "6.6.6.6, 203.0.113.9"}
-"""What the trusted proxy before the gateway hands on; the left address is the client's own invention."""
-
-
-@dataclass(frozen=True)
-class Live:
-    """A snapshot that counts today, and a key for whom it blocks, whom it throttles and whom it does not know."""
-
-    path: Path
-    accounts: Mapping[str, str]
-    """Account by API key."""
-    refused: Mapping[str, tuple[int, dict[str, str], dict[str, Any]]]
-    """(status, headers, body) of the refusal by API key: what the guard itself says, asked without any gateway."""
-
-
-BLOCKED, THROTTLED, FREE = "sk-blocked", "sk-throttled", "sk-free"
-
-
-@pytest.fixture(scope="module")
-def live(scanned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Live:
-    log, results = scanned
-    folder = tmp_path_factory.mktemp("live")
-    demo = Scanned(log, results, folder / "snapshot", None)  # type: ignore[arg-type]
-    strong = _strong(demo)
-    mates = [row for row in strong if row["campaign_id"] == strong[0]["campaign_id"]]
-    assert mates[0]["e_bits"] > mates[-1]["e_bits"]
-    between = (mates[0]["e_bits"] + mates[-1]["e_bits"]) / 2
-    rules = (
-        f'[[rule]]\nname = "strong"\naction = "block"\nmin_bits = {between}\n'
-        '[[rule]]\nname = "weak"\naction = "throttle"\nmin_bits = 1\nretry_after_s = 30\n'
-    )
-    policy = parse_policy(f'version = 1\nmode = "enforce"\n{LISTED}{rules}')
-    now = datetime.now(UTC).replace(microsecond=0)
-    order = Order(
-        campaign=mates[0]["campaign_id"], action="block", policy=policy.digest, expires=now + timedelta(days=3),
-        at=now, mapped=False, reason="",
-    )  # fmt: skip
-    ledger = folder / "decisions.jsonl"
-    approve(ledger, propose(ledger, order, ANNA).digest, BELA, now)
-    accounts = {BLOCKED: mates[0]["account_id"], THROTTLED: mates[-1]["account_id"], FREE: "acct-of-nobody"}
-    alive(demo, accounts, policy.text, read_decisions(ledger))
-    guard = Guard(load(demo.path, SECRET))
-    refused = {}
-    for key in (BLOCKED, THROTTLED):
-        answer = refusal(guard.decide(Subject(api_key=key)))
-        assert answer is not None
-        headers = {n.decode(): v.decode() for n, v in answer[1]}
-        refused[key] = answer[0], headers, json.loads(answer[2])
-    assert [refused[key][0] for key in (BLOCKED, THROTTLED)] == [403, 429]
-    assert guard.decide(Subject(api_key=FREE)).action == "allow"
-    return Live(demo.path, accounts, refused)
 
 
 @pytest.fixture(scope="module", params=DOORS)
@@ -240,49 +165,6 @@ def test_the_token_reaches_the_guard_and_nobody_else(name: str, live: Live, tmp_
         ]
 
 
-@dataclass
-class Asked:
-    """What a stand-in for the guard heard last."""
-
-    path: str = ""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    body: bytes = b""
-
-    def first(self, name: str) -> str | None:
-        return next((v.decode() for n, v in self.headers if n.lower() == name.encode()), None)
-
-
-@pytest.fixture
-def listener() -> Iterator[tuple[int, Asked]]:
-    """(port, what it heard last): allows everything."""
-    heard = Asked()
-
-    class Listener(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            if (
-                "health" not in self.path and self.headers.get("authorization") is not None
-            ) or b"texts" in body:
-                heard.path, heard.body = self.path, body
-                heard.headers = tuple((n.encode(), v.encode()) for n, v in self.headers.items())
-            answer = b'{"action": "NONE"}'
-            self.send_response(200)
-            self.send_header("x-stillwatch-action", "allow")
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_POST = do_GET
-
-    with served(Listener) as port:
-        yield port, heard
-
-
 @pytest.mark.parametrize("name", SERVICES)
 def test_each_door_sees_what_the_table_says(
     name: str, live: Live, tmp_path: Path, listener: tuple[int, Asked]
@@ -338,67 +220,6 @@ def _shown(subject: Subject, asked: Any, live: Live) -> set[str]:
     }  # fmt: skip
     assert set(right) == set(FIELDS)
     return {name for name, seen in right.items() if seen}
-
-
-@pytest.mark.parametrize("name", PROXIES)
-def test_what_a_client_writes_about_himself_reaches_nobody(
-    name: str, live: Live, tmp_path: Path, listener: tuple[int, Asked]
-) -> None:
-    port, heard = listener
-    options = ("--identity-header", "x-plan")
-    names = Setup(account_header="x-mine", identity=("x-plan",)).removed()
-    forged = dict.fromkeys(names, "forged-by-the-client") | {
-        "x-forwarded-for": "6.6.6.6",
-        # To a proxy that heeds it this says: and do not hand these on.
-        "connection": "x-ja4, x-stillwatch-action",
-    }
-    hiding = {"connection": "x-forwarded-for"}
-    with front(name, tmp_path, live.path, *options, hops=0, guard=port, account="x-mine") as door:
-        assert door.ask(FREE, CHAT, headers=forged)[0] == 200
-        assert door.seen[-1]["x-stillwatch-action"] == "allow"
-        for headers in (door.seen[-1], {n.decode().lower(): v.decode() for n, v in heard.headers}):
-            assert not [n for n, v in headers.items() if "forged-by-the-client" in v]
-            assert "6.6.6.6" not in headers["x-forwarded-for"]
-            assert headers["authorization"] == f"Bearer {FREE}"
-        # Envoy answers such a request itself; at the others the header is what the proxy wrote all the same.
-        assert door.ask(FREE, CHAT, headers=hiding)[0] == (400 if name == "envoy" else 200)
-        assert "127.0.0.1" in door.seen[-1]["x-forwarded-for"] or name == "envoy"
-
-
-@pytest.mark.parametrize("name", PROXIES)
-def test_a_forged_identity_changes_no_decision(name: str, live: Live, tmp_path: Path) -> None:
-    with front(name, tmp_path, live.path, hops=0, account="x-mine") as door:
-        for header in Setup(account_header="x-mine").removed():
-            forged = {header: live.accounts[BLOCKED]}
-            assert door.ask(FREE, CHAT, headers=forged)[0] == 200
-            forged = {header: FREE if header == "x-api-key" else live.accounts[FREE]}
-            assert door.ask(BLOCKED, CHAT, headers=forged)[0] == 403
-        assert door.counted() == 0
-
-
-@pytest.mark.parametrize("name", PROXIES)
-def test_over_tls_the_fingerprint_is_the_one_that_was_measured(
-    name: str, live: Live, tmp_path: Path, listener: tuple[int, Asked]
-) -> None:
-    if shutil.which("openssl") is None:
-        missing("openssl is not installed: no certificate for the TLS listener")
-    command = [
-        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem",
-    ]  # fmt: skip
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    forged = "t13d1516h2_8daaf6152771_b186095e22b6"
-    port, heard = listener
-    with front(name, tmp_path, live.path, hops=0, guard=port, certificate=tmp_path) as door:
-        for headers in ({}, {"x-ja4": forged}, {"X-JA4": forged, "x-ja3": forged}):
-            assert door.ask(FREE, CHAT, headers=headers)[0] == 200
-            told = door.seen[-1].get("x-ja4"), heard.first("x-ja4")
-            if name == "envoy":
-                assert re.fullmatch(r"t1[23][di]\d{4}\w\w_[0-9a-f]{12}_[0-9a-f]{12}", str(told[0]))
-                assert told[0] != forged
-                assert told[1] == told[0]
-            else:
-                assert told == (None, None)
 
 
 def test_a_missing_program_is_named_and_an_error_where_servers_are_required(
