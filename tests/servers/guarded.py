@@ -168,7 +168,7 @@ def front(
     """A gateway with what `guard config` prints. `keys`: account of each API key, for LiteLLM's own authentication;
     `guard`: port of something that stands for the guard; `account`: header in which the guard believes an account."""
     seen: list[dict[str, str]] = []
-    port, log = free_port(), folder / "gateway.log"
+    log = folder / "gateway.log"
     (folder / "guard").mkdir()
     with ExitStack() as stack:
         upstream = stack.enter_context(model(seen))
@@ -180,6 +180,8 @@ def front(
             stack.callback(service.close)
             service.start()
             guard = service.port
+        # The others have theirs by now.
+        port = free_port()
         arguments = [
             *("--upstream", f"http://127.0.0.1:{upstream}", "--guard", f"http://127.0.0.1:{guard or 1}"),
             *("--listen", f"127.0.0.1:{port}", "--hops", str(hops), "--log", str(log)),

@@ -49,12 +49,21 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that was free a moment ago, another one at each call.
+
+    Ask for it last: a server that binds to any free port may get the very one that was just given back.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 @contextmanager
