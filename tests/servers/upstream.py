@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,12 +48,27 @@ class _Model(_Quiet):
             }
             self.answer(json.dumps(error).encode(), status=429)
             return
+        if asked.get("stream") and "slowly" in json.dumps(asked):
+            self.slowly(_chat(asked))
+            return
         make = _response if self.path.endswith("/responses") else _chat
         chunks = make(asked)
         if asked.get("stream"):
             self.answer(b"".join(chunks), "text/event-stream")
         else:
             self.answer(chunks[-1])
+
+    def slowly(self, chunks: list[bytes]) -> None:
+        """A stream whose first half comes half a second before the other."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        half = len(chunks) // 2
+        for part in (b"".join(chunks[:half]), b"".join(chunks[half:]), b""):
+            self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            self.wfile.flush()
+            time.sleep(0.5 if part else 0)
 
 
 def _chat(asked: dict[str, Any]) -> list[bytes]:
@@ -137,9 +153,16 @@ def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
 
 
 @contextmanager
-def model() -> Iterator[int]:
-    """The model's API; gives its port."""
-    with served(_Model) as port:
+def model(seen: list[dict[str, str]] | None = None) -> Iterator[int]:
+    """The model's API; gives its port. The headers of each POST are added to `seen`, names in lower case."""
+
+    class Model(_Model):
+        def do_POST(self) -> None:
+            if seen is not None:
+                seen.append({name.lower(): value for name, value in self.headers.items()})
+            super().do_POST()
+
+    with served(Model) as port:
         yield port
 
 

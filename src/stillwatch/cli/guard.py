@@ -15,6 +15,7 @@ import typer
 
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, pairs
 from stillwatch.guard.build import VALID_DAYS, Beside, build
+from stillwatch.guard.config import GATEWAYS, Setup, render
 from stillwatch.guard.doors.check import CheckService
 from stillwatch.guard.doors.http import Identity
 from stillwatch.guard.doors.watched import Watched
@@ -38,6 +39,9 @@ from stillwatch.store.decisions import (
     standing,
 )
 from stillwatch.store.files import write_whole
+
+PLAIN = Setup()
+"""What a gateway's configuration says without options."""
 
 guard_app = typer.Typer(
     no_args_is_help=True, help="The inline side: snapshots for gateways, decisions to act."
@@ -215,6 +219,48 @@ def serve(
     guard = Watched(snapshot, read_secret(secret_file))
     who = Identity(account_header, proxies)
     uvicorn.run(CheckService(guard, who, token), host=host, port=port, log_level="warning", access_log=False)
+
+
+@guard_app.command("config")
+def config(
+    gateway: Annotated[str, typer.Argument(help=f"One of: {', '.join(GATEWAYS)}.")],
+    upstream: Annotated[str, typer.Option(help="The model's API.")] = PLAIN.upstream,
+    guard: Annotated[str, typer.Option(help="Where `stillwatch guard serve` listens.")] = PLAIN.guard,
+    listen: Annotated[str, typer.Option(help="HOST:PORT for clients.")] = PLAIN.listen,
+    timeout_ms: Annotated[
+        int, typer.Option(help="How long the gateway waits for the guard.")
+    ] = PLAIN.timeout_ms,
+    closed: Annotated[
+        bool,
+        typer.Option("--fail-closed/--fail-open", help="What requests meet when the guard does not answer."),
+    ] = False,
+    hops: Annotated[
+        int, typer.Option(help="Trusted proxies in front of the gateway that add to x-forwarded-for.")
+    ] = 0,
+    credential: Annotated[
+        str, typer.Option(help="Header with the API key: authorization or x-api-key. The other is removed.")
+    ] = PLAIN.credential,
+    account_header: Annotated[
+        str | None, typer.Option("--account-header", help="Header in which the gateway names the account.")
+    ] = None,
+    identity: Annotated[
+        list[str] | None,
+        typer.Option("--identity-header", help="One more header to remove from clients' requests."),
+    ] = None,
+    token: Annotated[bool, typer.Option("--token", help="Send STILLWATCH_GUARD_TOKEN to the guard.")] = False,
+    tls_cert: Annotated[str | None, typer.Option("--tls-cert", help="Certificate (PEM).")] = None,
+    tls_key: Annotated[str | None, typer.Option("--tls-key", help="Its private key (PEM).")] = None,
+    log: Annotated[str | None, typer.Option("--log", help="File of the gateway's log.")] = None,
+    snapshot: Annotated[str, typer.Option(help="The snapshot file.")] = PLAIN.snapshot,
+    model: Annotated[str, typer.Option(help="What vLLM serves.")] = PLAIN.model,
+) -> None:
+    """Print a gateway's configuration that asks the guard, ready to use."""
+    setup = Setup(
+        upstream=upstream, guard=guard, listen=listen, timeout_ms=timeout_ms, closed=closed, hops=hops,
+        credential=credential, account_header=account_header, identity=tuple(identity or ()), token=token,
+        certificate=tls_cert, key=tls_key, log=log, snapshot=snapshot, model=model,
+    )  # fmt: skip
+    print(render(gateway, setup), end="")
 
 
 @guard_app.command("propose")

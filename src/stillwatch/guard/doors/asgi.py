@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from stillwatch.guard.doors.http import Identity, identity, refusal, subject_of
+from stillwatch.guard.doors.http import Identity, identity, refusal, subject_of, tell
 from stillwatch.guard.doors.watched import Watched, watched
 from stillwatch.guard.sight import MOST_BODY
 
@@ -42,6 +42,7 @@ class StillwatchMiddleware:
         peer = scope.get("client")
         subject = subject_of(scope["headers"], peer[0] if peer else None, body, self._who)
         decision = self._watched.guard.decide(subject)
+        tell(decision)
         refused = refusal(decision)
         if refused is not None:
             status, headers, answer = refused
@@ -58,8 +59,8 @@ class StillwatchMiddleware:
         await self.app(scope, again, send)
 
 
-async def read_body(receive: Receive) -> tuple[list[Message], bytes]:
-    """(messages as they came, body), up to the end of the body; `UNREAD` for one that is too large or breaks off."""
+async def read_body(receive: Receive, most: int = MOST_BODY) -> tuple[list[Message], bytes]:
+    """(messages as they came, body), up to the body's end; `UNREAD` for one that breaks off or is over `most`."""
     messages: list[Message] = []
     parts: list[bytes] = []
     size = 0
@@ -70,7 +71,7 @@ async def read_body(receive: Receive) -> tuple[list[Message], bytes]:
             return messages, UNREAD
         part = message.get("body", b"")
         size += len(part)
-        if size > MOST_BODY:
+        if size > most:
             return messages, UNREAD
         parts.append(part)
         if not message.get("more_body", False):

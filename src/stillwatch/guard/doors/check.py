@@ -2,24 +2,30 @@
 
 `/v1/check` and everything under it, whatever the method: the proxy passes on the client's headers, and the body if
 it can (Envoy `ext_authz` over HTTP, nginx `auth_request`, Caddy `forward_auth`). 200 lets the request go on, with the
-action in `x-stillwatch-action`; 403 and 429 are the refusal itself. With `?only=403` every refusal is 403: nginx
-takes any other status for an error of the service.
+action in `x-stillwatch-action`; 403 and 429 are the refusal itself. With `?only=403` every refusal is 403, because
+nginx takes any other status for an error of the service and drops the body: the refusal is in headers then,
+`x-stillwatch-status` and `x-stillwatch-answer`. A caller without the right token gets 503, as from a service that is
+away: a proxy would hand 401 or 403 on to its clients, as if it were about them.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
 
 import msgspec
 
 from stillwatch.guard.doors.asgi import Receive, Send, read_body
-from stillwatch.guard.doors.http import Identity, refusal, subject_of
+from stillwatch.guard.doors.http import Identity, refusal, subject_of, tell
 from stillwatch.guard.doors.watched import Watched
+from stillwatch.guard.sight import MOST_BODY
 from stillwatch.guard.subject import Decision, Subject
 
 CHECK, LITELLM = "/v1/check", "/beta/litellm_basic_guardrail_api"
+MOST_LITELLM = 8 * MOST_BODY
+"""LiteLLM sends every text twice, and who calls only in the body: what is too large to be read would be nobody's."""
 TOKEN_HEADER = b"x-stillwatch-token"
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 _JSON = [(b"content-type", b"application/json")]
@@ -31,6 +37,9 @@ class CheckService:
     def __init__(self, guard: Watched, who: Identity, token: str | None = None) -> None:
         self._watched, self._who = guard, who
         self._token = None if token is None else token.encode()
+        self._lacked: Counter[str] = Counter()
+        self._strangers = 0
+        """Callers that were not answered, for want of the token."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -54,24 +63,34 @@ class CheckService:
         if self._token is not None:
             given = next((v for n, v in scope["headers"] if n.lower() == TOKEN_HEADER), b"")
             if not hmac.compare_digest(given, self._token):
-                return 401, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
-        _, body = await read_body(receive)
+                self._strangers += 1
+                return 503, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
+        _, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
         if not check:
             return self._litellm(body)
         # Proxies that pass no body on send an empty one.
         peer = scope.get("client")
         subject = subject_of(scope["headers"], peer[0] if peer else None, body or None, self._who)
-        decision = self._watched.guard.decide(subject)
+        decision = self._decide(subject)
         refused = refusal(decision)
         about = [
             (b"x-stillwatch-action", decision.action.encode()),
             (b"x-stillwatch-reason", decision.reason.encode()),
+            (b"x-stillwatch-lacked", ",".join(decision.lacked).encode()),
         ]
         if refused is None:
             return 200, about, b""
         status, headers, text = refused
-        only = b"only=403" in scope.get("query_string", b"").split(b"&")
-        return 403 if only else status, headers + about, text
+        if b"only=403" not in scope.get("query_string", b"").split(b"&"):
+            return status, headers + about, text
+        about += [(b"x-stillwatch-status", str(status).encode()), (b"x-stillwatch-answer", text)]
+        return 403, headers + about, text
+
+    def _decide(self, subject: Subject) -> Decision:
+        decision = self._watched.guard.decide(subject)
+        self._lacked.update(decision.lacked)
+        tell(decision)
+        return decision
 
     def _ready(self) -> Answer:
         guard, watching = self._watched.guard, self._watched
@@ -80,18 +99,21 @@ class CheckService:
             "status": "ready", "mode": guard.snapshot.policy.mode, "campaigns": len(meta.campaigns),
             "accounts": guard.snapshot.accounts, "snapshot_expires_us": meta.expires_us, "swaps": watching.swaps,
             "failed": watching.failed, "problem": watching.problem, "requests": guard.requests,
-            "refusals": guard.refusals, "faults": guard.faults,
+            "refusals": guard.refusals, "faults": guard.faults, "lacked": self._lacked, "strangers": self._strangers,
         }  # fmt: skip
         return 200, _JSON, msgspec.json.encode(told)
 
     def _litellm(self, body: bytes) -> Answer:
         """LiteLLM's own request; its identities are those of the gateway's authentication, not the caller's."""
-        decision = self._watched.guard.decide(litellm_subject(body))
+        decision = self._decide(litellm_subject(body, self._who))
         return 200, _JSON, msgspec.json.encode(_verdict(decision))
 
 
-def litellm_subject(body: bytes) -> Subject:
-    """The subject of a guardrail request; the account as the importer names it: user id, else key hash."""
+def litellm_subject(body: bytes, who: Identity) -> Subject:
+    """The subject of a guardrail request; the account as the importer names it: user id, else key hash.
+
+    The address is there where LiteLLM stands behind proxies (`who.proxies`) and is told to pass their header on.
+    """
     try:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -100,12 +122,21 @@ def litellm_subject(body: bytes) -> Subject:
     if not isinstance(found, dict) or not isinstance(data, dict):
         return Subject(body=b"")
     account = data.get("user_api_key_user_id") or data.get("user_api_key_hash")
+    ip = _address(found.get("request_headers"), who)
     messages = found.get("structured_messages")
     if isinstance(messages, list) and messages:
-        return Subject(account=account, body={"messages": messages, "tools": found.get("tools")})
+        return Subject(account=account, body={"messages": messages, "tools": found.get("tools")}, ip=ip)
     texts = found.get("texts")
     prompt = texts[-1] if isinstance(texts, list) and texts else None
-    return Subject(account=account, prompt=prompt)
+    return Subject(account=account, prompt=prompt, ip=ip)
+
+
+def _address(headers: Any, who: Identity) -> str | None:
+    """LiteLLM masks what it was not told to pass on: "[present]"."""
+    hops = headers.get("x-forwarded-for") if isinstance(headers, dict) else None
+    if not isinstance(hops, str) or hops == "[present]":
+        return None
+    return subject_of([(b"x-forwarded-for", hops.encode("latin-1", "replace"))], None, None, who).ip
 
 
 def _verdict(decision: Decision) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from stillwatch.guard.subject import Decision, Subject
 from stillwatch.schema.errors import UsageError
 
 Headers = Iterable[tuple[bytes, bytes]]
+LOG = logging.getLogger("stillwatch.guard")
+"""One line of JSON for each decision against somebody, done or not."""
 STATUS = {"block": 403, "challenge": 403, "throttle": 429}
 """Actions that are a refusal, and its status."""
 _WORDS = {
@@ -64,6 +67,15 @@ def subject_of(headers: Headers, peer: str | None, body: bytes | None, who: Iden
     if who.proxies:
         ip = forwarded[-who.proxies].decode("latin-1").strip() if len(forwarded) >= who.proxies else None
     return Subject(account=account, api_key=key, body=body, ip=ip)
+
+
+def tell(decision: Decision) -> None:
+    """Log what is done, or would be if everything were enforced. A decision holds no account, address or text.
+
+    As a warning, so that it is seen in servers that set up no logging for others, as vLLM.
+    """
+    if decision.would != "allow":
+        LOG.warning("%s", msgspec.json.encode(decision).decode())
 
 
 def refusal(decision: Decision) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
