@@ -21,6 +21,9 @@ def test_keys_of_a_group_are_counted_alike_in_both_ways(size: int) -> None:
     expected, counts = np.unique(key[np.isin(account, members)], return_counts=True)
     assert named.tolist() == expected.tolist()
     assert held.tolist() == counts.tolist()
+    asked = rng.choice(n_keys, 50, replace=False).astype(np.int64)
+    assert index.counts_of(members, asked).tolist() == index.group_counts(members)[asked].tolist()
+    assert index.df_of(asked).tolist() == index.df()[asked].tolist()
     total = int((index.account_offsets[members + 1] - index.account_offsets[members]).sum())
     if size in (1, 300):
         assert (total < n_keys // keys.SPARSE) == (size == 1), "both ways are tried"

@@ -181,6 +181,18 @@ class KeyIndex:
         """Keys of `account`, sorted."""
         return self.keys[self.account_offsets[account] : self.account_offsets[account + 1]]
 
+    def df_of(self, keys: I64) -> I64:
+        """Holders of each of `keys`."""
+        return np.asarray(self.key_offsets[keys + 1] - self.key_offsets[keys])
+
+    def counts_of(self, members: I64, keys: I64) -> I64:
+        """How many of `members` hold each of `keys`."""
+        key, count = self.held(members)
+        if len(key) == 0:
+            return np.zeros(len(keys), np.int64)
+        place = np.minimum(np.searchsorted(key, keys), len(key) - 1)
+        return np.where(key[place] == keys, count[place], 0)
+
     def df(self) -> I64:
         """Holders per key, shape (keys,)."""
         return np.diff(self.key_offsets)

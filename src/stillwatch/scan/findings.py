@@ -160,22 +160,25 @@ def _shared(context: Context, view: str, finding: Finding) -> list[SharedKey]:
     members = finding.members
     index = context.template(finding) if view == "FORM" else context.identity
     table: KeyTable = context.reduced.form if view == "FORM" else context.reduced.link
-    counts, df = index.group_counts(members), index.df()
     keys = typical_keys(index, members)
-    bits = counts[keys] / len(members) * index.weight[keys] / np.log(2)
-    keys = keys[np.lexsort((table.key_hash[keys], -bits))][:SHOWN_KEYS]
+    counts = index.counts_of(members, keys)
+    bits = counts / len(members) * index.weight[keys] / np.log(2)
+    order = np.lexsort((table.key_hash[keys], -bits))[:SHOWN_KEYS]
+    keys, counts, bits, df = keys[order], counts[order], bits[order], index.df_of(keys[order])
     return [
         SharedKey(
             view,
             table.kinds[int(table.key_kind[k])],
             int(table.key_hash[k]),
-            int(counts[k]),
+            count,
             len(members),
-            int(df[k] - counts[k]),
+            holders - count,
             index.accounts - len(members),
-            float(counts[k] / len(members) * index.weight[k] / np.log(2)),
+            worth,
         )
-        for k in keys.tolist()
+        for k, count, holders, worth in zip(
+            keys.tolist(), counts.tolist(), df.tolist(), bits.tolist(), strict=True
+        )
     ]
 
 
@@ -368,7 +371,7 @@ def _profiles(context: Context, finding: Finding, assignment: Assignment, name: 
         ("LINK", context.identity, context.reduced.link),
     ):
         keys = typical_keys(index, members)
-        counts, df = index.group_counts(members)[keys], index.df()[keys]
+        counts, df = index.counts_of(members, keys), index.df_of(keys)
         first = context.first_us[view]
         never = first[keys] == NEVER
         n = len(keys)

@@ -28,6 +28,8 @@ class GroupRows:
         self._by_key, self._key_offsets = grouped(families.key_family, len(families))
         systems = reduced.systems
         self._by_system, self._system_offsets = grouped(systems.of_row, len(systems.account))
+        by_family, self._system_family_offsets = grouped(systems.families.family, len(systems.families))
+        self._system_family_row = systems.families.row[by_family]
         self.item, items = _dense(rows.item)
         """Dense code of each row's item."""
         self._unit = np.where(honest_group >= 0, reduced.accounts + honest_group, np.arange(reduced.accounts))
@@ -59,9 +61,9 @@ class GroupRows:
 
     def of_system(self, family: int, member: Bool) -> I64:
         """Rows that came with a system prompt of one family, by members."""
-        systems = self._reduced.systems
-        held = systems.families.row[systems.families.family == family]
-        held = held[member[systems.account[held]]]
+        offsets = self._system_family_offsets
+        held = self._system_family_row[offsets[family] : offsets[family + 1]]
+        held = held[member[self._reduced.systems.account[held]]]
         parts = [self._by_system[self._system_offsets[h] : self._system_offsets[h + 1]] for h in held]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 

@@ -223,11 +223,10 @@ def own_families(index: KeyIndex, members: I64, place: I64) -> I64:
 
     `index`: FORM, `place`: its key of each family. A rotating template has many wordings, each in few hands.
     """
-    counts = index.group_counts(members)
     own = np.zeros(index.n_keys, bool)
     own[index.frequent(members, max(OWN_HOLDERS, OWN_SHARE * len(members)), CORE_LIFT)] = True
     usable = np.flatnonzero((place >= 0) & own[place])
-    order = np.lexsort((usable, -counts[place[usable]]))
+    order = np.lexsort((usable, -index.counts_of(members, place[usable])))
     return usable[order][:LARGEST_FAMILIES]
 
 

@@ -24,7 +24,7 @@ def shared_kinds(context: Context, finding: Finding) -> list[SharedKind]:
     for view, index, table in views:
         keys = typical_keys(index, members)
         others = index.accounts - len(members)
-        keys = keys[(index.df() - index.group_counts(members))[keys] <= RARE * others]
+        keys = keys[index.df_of(keys) - index.counts_of(members, keys) <= RARE * others]
         for kind in np.unique(table.key_kind[keys]).tolist():
             mine = keys[table.key_kind[keys] == kind]
             held = np.unique(np.concatenate([index.held_by(key) for key in mine.tolist()]))

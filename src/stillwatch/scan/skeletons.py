@@ -67,13 +67,13 @@ def telling(context: Context, index: KeyIndex, members: I64, part: str) -> list[
     place = context.family_key if part == "prompt" else context.system_key
     if len(place) == 0:
         return []
-    counts = index.group_counts(members)
     typical = np.zeros(index.n_keys, bool)
     typical[typical_keys(index, members)] = True
     usable = np.flatnonzero(place >= 0)
-    usable = usable[typical[place[usable]] & (counts[place[usable]] >= LEAST_ACCOUNTS)]
-    key = place[usable]
-    order = np.lexsort((usable, -np.round(counts[key] * index.weight[key], 9)))
+    usable = usable[typical[place[usable]]]
+    counts = index.counts_of(members, place[usable])
+    usable, counts = usable[counts >= LEAST_ACCOUNTS], counts[counts >= LEAST_ACCOUNTS]
+    order = np.lexsort((usable, -np.round(counts * index.weight[place[usable]], 9)))
     return usable[order][:MOST_FAMILIES].tolist()
 
 
