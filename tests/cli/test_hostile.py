@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -20,6 +21,9 @@ import pytest
 
 from stillwatch import arena
 from stillwatch.cli import main
+from stillwatch.detect.discover import Candidate
+from stillwatch.scan import judge as judge_module
+from stillwatch.scan.context import Context
 from stillwatch.store.results import read_results
 
 
@@ -119,6 +123,25 @@ def test_ctrl_c_during_a_scan_leaves_nothing(
     assert (code, out) == (130, "")
     assert "interrupted; nothing was written" in err
     assert _left(tmp_path) == ["log.jsonl"]
+
+
+def test_ctrl_c_that_a_library_swallows_still_stops_the_scan(
+    log: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = judge_module.candidates
+
+    def swallowed(context: Context) -> list[Candidate]:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return real(context)
+
+    monkeypatch.setattr("stillwatch.scan.judge.candidates", swallowed)
+    before = signal.getsignal(signal.SIGINT)
+    code, out, err = run("scan", log, "--out", str(tmp_path / "out"))
+    assert (code, out) == (130, "")
+    assert "interrupted; nothing was written" in err
+    assert _left(tmp_path) == ["log.jsonl"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_in_a_real_process_leaves_no_temporary_files(tmp_path: Path) -> None:

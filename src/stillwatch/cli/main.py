@@ -28,6 +28,7 @@ from stillwatch.cli.check import check_text
 from stillwatch.cli.contest import results_of
 from stillwatch.cli.data import data_app
 from stillwatch.cli.guard import guard_app
+from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.show import groups_table
 from stillwatch.ingest import open_log, write_canonical
@@ -135,9 +136,16 @@ def _side(**tables: Path | None) -> dict[str, str]:
 
 
 def _scan_with_progress(logs: list[str], *, quiet: bool, **options: object) -> Scanned:
+    with Interrupts() as interrupts:
+        scanned = _scan(logs, interrupts, quiet=quiet, **options)
+        interrupts.check()
+    return scanned
+
+
+def _scan(logs: list[str], interrupts: Interrupts, *, quiet: bool, **options: object) -> Scanned:
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        return run_scan(logs, **options)  # type: ignore[arg-type]
+        return run_scan(logs, progress=lambda *_: interrupts.check(), **options)  # type: ignore[arg-type]
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -150,6 +158,7 @@ def _scan_with_progress(logs: list[str], *, quiet: bool, **options: object) -> S
         began: dict[str, float] = {}
 
         def show(stage: str, done: int, total: int) -> None:
+            interrupts.check()
             start = began.setdefault(stage, time.monotonic())
             spent = max(1e-9, time.monotonic() - start)
             rate = f"{done / spent:,.0f} rows/s" if stage == "read" else ""
