@@ -48,9 +48,6 @@ class Tested:
     """Coarsest matching level used (index into `population.LEVELS`)."""
 
 
-UNSEEN = Tested("", 1.0, 0.0, 0.0, 0, "none", 0)
-
-
 @nb.njit(nogil=True, cache=True)
 def co_occurrence(
     members: Any, account_offsets: Any, keys: Any, weight: Any, count: Any, touched: Any

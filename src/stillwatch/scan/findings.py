@@ -101,7 +101,6 @@ def tabulate(
     waterfall: list[pa.Table] = []
     used: set[str] = set()
     measured: list[tuple[str, Yardstick, I64]] = []
-    campaigns = [finding.verdict == "campaign" for finding in findings]
     for finding, assignment, names in zip(findings, assigned, held, strict=True):
         if len(assignment.accounts) == 0:
             continue
@@ -122,6 +121,7 @@ def tabulate(
         streams.append(_streams(rows, context, finding, assignment, name))
         profiles.append(_profiles(context, finding, assignment, name))
         waterfall.append(account_steps(context, assignment, name))
+    named = any(finding.verdict == "campaign" for finding in findings)
     return Tables(
         ranked(groups),
         pa.concat_tables([ACCOUNT_ROWS.empty_table(), *accounts]),
@@ -130,7 +130,7 @@ def tabulate(
         pa.concat_tables([PROFILE_ROWS.empty_table(), *profiles]),
         pa.concat_tables([WATERFALL_ROWS.empty_table(), *waterfall]),
         # Accounts of a campaign that cannot be measured on are named all the same.
-        scoring_tables(context, measured, honest) if any(campaigns) else nothing_scored(),
+        scoring_tables(context, measured, honest) if named else nothing_scored(),
     )
 
 
