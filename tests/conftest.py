@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from stillwatch import arena
-from stillwatch.cli.contest import results_of
+from stillwatch.store.results import results_of
 from stillwatch.scan import scan
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,

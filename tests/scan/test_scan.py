@@ -12,7 +12,7 @@ import pytest
 
 from stillwatch import arena
 from stillwatch.campaign.lineage import Earlier
-from stillwatch.cli.contest import results_of
+from stillwatch.store.results import results_of
 from stillwatch.report.explain import explain_text
 from stillwatch.scan import Scanned, scan
 from stillwatch.scan.circumstances import Circumstances

@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 
 from stillwatch.arena.board.method import Method
-from stillwatch.scan import Options, Scanned, scan_each
+from stillwatch.scan import Options, scan_each
 from stillwatch.scan.conclude import ROADS
 from stillwatch.scan.run import version
-from stillwatch.store.results import Results, write_results
+from stillwatch.store.results import results_of, write_results
 
 ROADS_ALONE = {f"{road} alone": Options(roads=(road,)) for road in ROADS}
 USUAL_REFERENCES = (0, 20, 50)
@@ -23,21 +23,6 @@ def _options(name: str) -> Options:
     if name == "all":
         return Options()
     return ROADS_ALONE.get(name) or Options(most_references=int(name.split()[0]))
-
-
-def results_of(scanned: Scanned) -> Results:
-    """A scan's outcome as the store keeps it."""
-    return Results(
-        scanned.findings,
-        scanned.accounts,
-        scanned.streams,
-        scanned.families,
-        scanned.profiles,
-        scanned.waterfall,
-        scanned.refusals,
-        scanned.run_info,
-        scoring=scanned.scoring,
-    )
 
 
 def run_settings(log: Path, out: Path, names: tuple[str, ...] = ("all",)) -> None:

@@ -25,12 +25,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from stillwatch import arena
 from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
-from stillwatch.cli.contest import results_of
 from stillwatch.cli.data import data_app
 from stillwatch.cli.guard import guard_app
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.show import groups_table
+from stillwatch.cli.watch import watch
 from stillwatch.ingest import open_log, write_canonical
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.report.explain import explain_text
@@ -41,7 +41,7 @@ from stillwatch.scan.preview import preview
 from stillwatch.scan.run import version
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch import default_rules, load_rules
-from stillwatch.store.results import read_earlier, read_results, refuse_existing, write_results
+from stillwatch.store.results import read_earlier, read_results, refuse_existing, results_of, write_results
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,6 +52,7 @@ app = typer.Typer(
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
 app.add_typer(guard_app, name="guard")
+app.command("watch")(watch)
 
 
 def _print_version(asked: bool) -> None:

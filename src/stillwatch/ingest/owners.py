@@ -34,6 +34,19 @@ class Owners:
     def __len__(self) -> int:
         return len(self._entities)
 
+    def counts(self) -> dict[tuple[str, str | None, str | None], int]:
+        """How often each (account, entity, mail domain) was declared; entities and domains apart from each other."""
+        out: dict[tuple[str, str | None, str | None], int] = {}
+        for name, entities in self._entities.items():
+            domains = self._domains.get(name, Counter())
+            for entity, count in entities.items():
+                out[name, entity, None] = count
+            for domain, count in domains.items():
+                out[name, None, domain] = count
+            if not entities and not domains:
+                out[name, None, None] = 1
+        return out
+
     def table(self) -> pa.Table:
         """An accounts table: one row per account, by account id; `verified` stays null."""
         names = sorted(self._entities)

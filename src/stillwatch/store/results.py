@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
@@ -30,6 +30,9 @@ from stillwatch.schema.results import (
     Findings,
 )
 from stillwatch.schema.scoring import SCORING
+
+if TYPE_CHECKING:
+    from stillwatch.scan import Scanned
 
 TABLES = {
     "accounts": ACCOUNT_ROWS,
@@ -59,6 +62,21 @@ class Results:
     report_html: str | None = None
     scoring: Mapping[str, pa.Table] = field(default_factory=dict)
     """What the guard goes on measuring by (`schema.scoring`). `read_scoring` reads it, not `read_results."""
+
+
+def results_of(scanned: Scanned) -> Results:
+    """A scan's outcome as it is kept."""
+    return Results(
+        scanned.findings,
+        scanned.accounts,
+        scanned.streams,
+        scanned.families,
+        scanned.profiles,
+        scanned.waterfall,
+        scanned.refusals,
+        scanned.run_info,
+        scoring=scanned.scoring,
+    )
 
 
 def rounded(value: Any) -> Any:

@@ -1,0 +1,233 @@
+"""`stillwatch watch`: logs in, scans every few minutes, snapshots out."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs
+from stillwatch.guard.secret import read_secret
+from stillwatch.guard.watch.intake import Intake
+from stillwatch.guard.watch.receive import Receiver
+from stillwatch.guard.watch.rescan import Files
+from stillwatch.guard.watch.service import Service, Settings, Source
+from stillwatch.ingest.lookup import read_lookups
+from stillwatch.ingest.registry import load_importers
+from stillwatch.schema.errors import MissingExtraError, UsageError
+from stillwatch.sketch import default_rules, load_rules
+from stillwatch.store.partitions import NAME
+
+POLL_S = 0.25
+FAILED = 5
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
+_UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def seconds(text: str) -> float:
+    """`90`, `90s`, `5m`, `6h`, `1d` in seconds. UsageError for what is none, or less than a second."""
+    found = _SPAN.fullmatch(text.strip())
+    value = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 1.0 <= value <= 366 * 86_400:
+        raise UsageError(f"{text!r} is no span of time", hint="for example 90s, 5m or 6h")
+    return value
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Folder of the service: partitions and results.")],
+    snapshot: Annotated[
+        Path, typer.Option("--snapshot", help="The snapshot that doors read; replaced in one step.")
+    ],
+    follow: Annotated[
+        list[str] | None,
+        typer.Option("--follow", help="NAME=PATH: a log to follow, or a glob in quotes. May be repeated."),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", help="HOST:PORT for logs that are sent (LiteLLM, OTLP). Extra `serve`."),
+    ] = None,
+    every: Annotated[str, typer.Option("--every", help="Time between two scans: 90s, 5m, 6h.")] = "5m",
+    window_days: Annotated[int, typer.Option("--window-days", help="UTC days that a scan looks at.")] = 14,
+    keep_days: Annotated[int, typer.Option("--keep-days", help="UTC days that are kept on disk.")] = 30,
+    once: Annotated[
+        bool, typer.Option("--once", help="Read what is there, scan, make the snapshot, and stop.")
+    ] = False,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Policy (TOML); shadow mode if not given.")
+    ] = None,
+    decisions: Annotated[Path | None, typer.Option("--decisions", help="File of decisions.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="CSV with account_id and key, or key_sha256.")
+    ] = None,
+    accounts: SideTable = None,
+    sanctions: SideTable = None,
+    releases: SideTable = None,
+    references: SideTable = None,
+    rules: Annotated[Path | None, typer.Option("--rules", help="Rule pack (YAML) of your own.")] = None,
+    format: Format = None,
+    mapping: Mapping = None,
+    map_: Overrides = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option("--secret-file", help="File with the secret; STILLWATCH_GUARD_SECRET otherwise."),
+    ] = None,
+) -> None:
+    """Follow logs, scan them every few minutes, and keep the guard's snapshot up to date.
+
+    Files that are named here (policy, accounts, ...) are read anew when they change. Senders give
+    STILLWATCH_WATCH_TOKEN in x-stillwatch-token; without one the service listens on loopback only.
+    """
+    read_secret(secret_file)
+    if not 1 <= window_days <= 366:
+        raise UsageError("--window-days must be 1 to 366")
+    if not window_days <= keep_days <= 3660:
+        raise UsageError("--keep-days must be at least --window-days")
+    pack = default_rules() if rules is None else load_rules(rules)
+    reading = Intake(format, mapping, pairs(map_), read_lookups(), pack)
+    sources = _sources(follow or [], reading)
+    if not sources and listen is None:
+        raise UsageError(
+            "nothing to watch", hint="name a log with --follow, or --listen for logs that are sent"
+        )
+    named = {
+        "policy": policy, "accounts": accounts, "keys": keys, "decisions": decisions, "secret": secret_file,
+        "sanctions": sanctions, "releases": releases, "references": references, "rules": rules,
+    }  # fmt: skip
+    settings = Settings(
+        folder=folder,
+        snapshot=snapshot,
+        every_s=seconds(every),
+        window_days=window_days,
+        keep_days=keep_days,
+        seed=seed,
+        files=Files(**{name: None if path is None else str(path.absolute()) for name, path in named.items()}),
+        sources=sources,
+        received=Intake(lookups=read_lookups(), rules=pack),
+        live=not once,
+    )
+    service = Service(settings, _say)
+    try:
+        if once:
+            _once(service)
+        else:
+            _run(service, listen)
+    finally:
+        service.close()
+
+
+def _say(line: str) -> None:
+    print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}", flush=True)
+
+
+def _sources(given: list[str], reading: Intake) -> tuple[Source, ...]:
+    """Each name once; several patterns may have one name."""
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, mark, pattern = text.partition("=")
+        if not mark or not NAME.fullmatch(name) or not pattern or name.startswith("http-"):
+            raise UsageError(
+                f"--follow {text!r} is no NAME=PATH",
+                hint="small letters, digits, - and _ in the name, for example --follow edge=/var/log/edge.jsonl",
+            )
+        found.setdefault(name, []).append(os.path.abspath(pattern))
+    return tuple(Source(name, tuple(patterns), reading) for name, patterns in found.items())
+
+
+def _once(service: Service) -> None:
+    while service.step():
+        pass
+    if not service.begin():
+        if service.counters.problem is None:
+            raise UsageError("no row could be used, or nothing is new since the last scan")
+        raise typer.Exit(FAILED)
+    outcome = service.finish(wait=True)
+    if outcome is None or outcome.error is not None:
+        raise typer.Exit(FAILED)
+
+
+def _run(service: Service, listen: str | None) -> None:
+    """Until SIGTERM or Ctrl-C: then what came is kept, and the process ends with 0."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    server = None if listen is None else _Server(service, listen)
+    try:
+        while not stop.is_set():
+            moved = service.step()
+            if service.due(time.monotonic()):
+                service.begin()
+            service.finish()
+            if not moved:
+                stop.wait(POLL_S)
+        if server is not None:
+            server.stop()
+        service.step()
+    finally:
+        if server is not None:
+            server.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Server:
+    """The receiver in a thread of its own."""
+
+    def __init__(self, service: Service, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65_535:
+            raise UsageError(f"--listen {listen!r} is no HOST:PORT", hint="for example 127.0.0.1:8646")
+        token = os.environ.get("STILLWATCH_WATCH_TOKEN") or None
+        if token is None and host not in ("127.0.0.1", "[::1]", "localhost"):
+            raise UsageError(
+                "without a token the service listens on loopback only", hint="set STILLWATCH_WATCH_TOKEN"
+            )
+        try:
+            import uvicorn
+        except ImportError as error:
+            raise MissingExtraError("uvicorn", "serve", needed_for="the receiver of logs") from error
+        formats = frozenset(load_importers()) - {"mapping"}
+        receiver = Receiver(service.inbox, formats, lambda: _told(service), token)
+        config = uvicorn.Config(
+            receiver, host=host.strip("[]"), port=int(port), log_level="warning", access_log=False
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="stillwatch-receiver", daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive():
+                raise UsageError(f"cannot listen on {listen}", hint="is another service there?")
+            time.sleep(0.01)
+        service_port = self._server.servers[0].sockets[0].getsockname()[1]
+        _say(f"logs are taken at http://{host}:{service_port}/ingest/litellm and /v1/traces")
+
+    def stop(self) -> None:
+        """No new bodies; those that wait get their answer from the last step, or are told to come again."""
+        self._server.should_exit = True
+
+
+def _told(service: Service) -> dict[str, Any]:
+    """What `/readyz` says: no paths, no names of accounts."""
+    counters = service.counters
+    events: dict[str, dict[str, int]] = {}
+    for (name, state), count in sorted(counters.events.items()):
+        events.setdefault(name, {})[state] = count
+    return {
+        "events": events,
+        "lag_s": round(counters.lag_s(int(time.time() * 1e6)), 3),
+        "behind_bytes": dict(counters.behind),
+        "scanning": service.scanning,
+        "scans": counters.scans,
+        "failed": counters.failed,
+        "late": counters.late,
+        "last_scan_s": None if counters.last is None else counters.last.scan_s,
+        "ready": counters.problem is None,
+    }

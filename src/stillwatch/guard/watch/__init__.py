@@ -1,0 +1,1 @@
+"""From traffic to decisions, continuously: logs in, sketch partitions, scans of a window, snapshots out."""

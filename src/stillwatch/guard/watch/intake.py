@@ -1,0 +1,136 @@
+"""Bytes of a log that is still being written -> sketched canonical rows, by the importers that scans use."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stillwatch.ingest import open_log
+from stillwatch.ingest.lookup import NO_LOOKUPS, Lookups
+from stillwatch.ingest.textfree import text_free
+from stillwatch.schema.errors import EmptyLogError, InputError
+from stillwatch.schema.refusals import Refusal
+from stillwatch.sketch import RulePack, default_rules
+from stillwatch.store.partitions import Owner
+
+AHEAD = timedelta(days=1)
+"""A row that says it is from later than this after now is refused: one wrong clock must not move the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole rows of one source."""
+
+    name: str
+    """What refusals call it; no path of somebody's machine, no query string."""
+    data: bytes
+    offset: int = 0
+    """Where it begins in its source, in bytes."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of pieces: every row is in `batches`, in `refusals`, or no exchange (`passed`)."""
+
+    batches: list[pa.RecordBatch] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    owners: Counter[Owner] = field(default_factory=Counter)
+    passed: int = 0
+    newest_us: int = 0
+    format: str | None = None
+    """The importer that read the last piece."""
+
+    @property
+    def rows(self) -> int:
+        return sum(batch.num_rows for batch in self.batches)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How one input is read."""
+
+    format: str | None = None
+    """Importer; None: by the content of each piece."""
+    mapping: Path | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    lookups: Lookups = NO_LOOKUPS
+    rules: RulePack = field(default_factory=default_rules)
+
+    def read(self, pieces: Sequence[Piece], now_us: int | None = None) -> Taken:
+        """Rows of all pieces, without text. `now_us`: rows dated more than a day later are refused; None: no clock.
+
+        Never raises for what a piece holds. UsageError where format, mapping or overrides are wrong.
+        """
+        taken = Taken()
+        with tempfile.TemporaryDirectory(prefix="stillwatch-") as name:
+            for number, piece in enumerate(pieces):
+                path = Path(name) / str(number)
+                path.write_bytes(piece.data)
+                self._one(path, piece, now_us, taken)
+        return taken
+
+    def _one(self, path: Path, piece: Piece, now_us: int | None, taken: Taken) -> None:
+        kept: list[pa.RecordBatch] = []
+        refused: list[Refusal] = []
+        broken: str | None = None
+        try:
+            with open_log(
+                [str(path)],
+                format=self.format,
+                mapping=self.mapping,
+                overrides=self.overrides,
+                lookups=self.lookups,
+            ) as log:
+                try:
+                    for batch in log.batches():
+                        batch = _in_time(batch, now_us, refused)
+                        kept += text_free(batch, self.rules)
+                        taken.newest_us = max(taken.newest_us, _newest(batch))
+                except InputError as error:
+                    broken = error.what
+                refused += log.refusals
+                taken.passed += log.rows_passed
+                taken.owners.update(log.owners.counts())
+                taken.format = log.format
+        except EmptyLogError:
+            return
+        except InputError as error:
+            broken = error.what
+        taken.batches += kept
+        taken.refusals += [
+            msgspec.structs.replace(
+                refusal,
+                file=piece.name,
+                offset=None if refusal.offset is None else refusal.offset + piece.offset,
+            )
+            for refusal in refused
+        ]
+        if broken is not None:
+            lines = piece.data.count(b"\n") + (not piece.data.endswith(b"\n"))
+            reason = f"{lines:,} lines from here on, as far as they were not read: {broken}"
+            taken.refusals.append(Refusal(piece.name, 1, piece.offset, None, reason))
+
+
+def _newest(batch: pa.RecordBatch) -> int:
+    return pc.max(batch.column("ts").cast(pa.int64())).as_py() or 0
+
+
+def _in_time(batch: pa.RecordBatch, now_us: int | None, refused: list[Refusal]) -> pa.RecordBatch:
+    """The rows that are not from the future."""
+    if now_us is None:
+        return batch
+    latest = now_us + AHEAD // timedelta(microseconds=1)
+    ahead = pc.greater(batch.column("ts").cast(pa.int64()), latest)
+    if not pc.any(ahead).as_py():
+        return batch
+    rows = batch.column("raw_ref").field("row").filter(ahead).to_pylist()
+    refused += [Refusal("", row, None, "ts", "more than a day later than now") for row in rows]
+    return batch.filter(pc.invert(ahead))
