@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from stillwatch import arena
-from stillwatch.store.results import results_of
 from stillwatch.scan import scan
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
@@ -31,7 +30,7 @@ from stillwatch.schema.results import (
     Sight,
     TimelineEvent,
 )
-from stillwatch.store.results import Results, write_results
+from stillwatch.store.results import Results, results_of, write_results
 
 
 def shared_data() -> Path | None:

@@ -12,12 +12,11 @@ import pytest
 
 from stillwatch import arena
 from stillwatch.campaign.lineage import Earlier
-from stillwatch.store.results import results_of
 from stillwatch.report.explain import explain_text
 from stillwatch.scan import Scanned, scan
 from stillwatch.scan.circumstances import Circumstances
 from stillwatch.schema import EmptyLogError, ResultError
-from stillwatch.store.results import read_results, results_digest, write_results
+from stillwatch.store.results import read_results, results_digest, results_of, write_results
 
 
 def _write(scanned: Scanned, out: Path) -> None:

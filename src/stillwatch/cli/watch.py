@@ -90,6 +90,9 @@ def watch(
         raise UsageError("--window-days must be 1 to 366")
     if not window_days <= keep_days <= 3660:
         raise UsageError("--keep-days must be at least --window-days")
+    importers = load_importers()
+    if format is not None and format not in importers:
+        raise UsageError(f"unknown format {format!r}", hint=f"known formats: {', '.join(sorted(importers))}")
     pack = default_rules() if rules is None else load_rules(rules)
     reading = Intake(format, mapping, pairs(map_), read_lookups(), pack)
     sources = _sources(follow or [], reading)

@@ -32,7 +32,7 @@ def text_free(batch: pa.RecordBatch, rules: RulePack | None = None) -> Iterator[
         yield from text_free(batch.slice(half), rules)
         return
     columns = {name: batch.column(name) for name in batch.schema.names if name in EXCHANGES.names}
-    held = pa.array([False] * batch.num_rows)
+    held = pa.array([False] * batch.num_rows, pa.bool_())
     for part in PARTS:
         if part not in columns:
             continue

@@ -142,7 +142,18 @@ class Partitions:
                 hint=f"stop it, or name another folder than {folder}",
             ) from error
         try:
-            self.manifest = _read_manifest(folder / "manifest.json")
+            found = _read_manifest(folder / "manifest.json")
+            if found is None:
+                # Without it nobody can tell which files count: only an empty folder gets a new one.
+                if any(folder.glob("days/*/*")):
+                    raise InputError(
+                        "the manifest of the partitions is missing",
+                        where=Where(str(folder / "manifest.json")),
+                        hint="restore it from a backup: it says which files count",
+                    )
+                self._replace(Manifest())
+            else:
+                self.manifest = found
             self._inputs: dict[str, _Input] = {}
             for name, through in self.manifest.inputs.items():
                 self._inputs[name] = _Input(through.segment + 1, through.position)
@@ -381,8 +392,11 @@ class Partitions:
             path.unlink()
         for path in self.folder.glob("segments/*.parquet"):
             name, _, number = path.stem.rpartition("-")
-            through = self.manifest.inputs.get(name)
-            if through is not None and int(number) <= through.segment:
+            if int(number) <= self.manifest.inputs.get(name, Through()).segment:
+                path.unlink()
+        for path in self.folder.glob("refused/*.jsonl"):
+            name, _, number = path.stem.rpartition("-")
+            if int(number) > self.manifest.inputs.get(name, Through()).segment:
                 path.unlink()
 
     def _recover(self) -> None:
@@ -401,11 +415,11 @@ class Partitions:
             entry.next, entry.position = head.number + 1, head.position
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path) -> Manifest | None:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
-        return Manifest()
+        return None
     except (OSError, msgspec.DecodeError) as error:
         raise InputError(
             "the manifest of the partitions is damaged",

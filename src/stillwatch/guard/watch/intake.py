@@ -96,6 +96,9 @@ class Intake:
                         taken.newest_us = max(taken.newest_us, _newest(batch))
                 except InputError as error:
                     broken = error.what
+                except Exception as error:
+                    # What an importer gets wrong must not stop the others' rows; it is told as what it is.
+                    broken = f"a fault of the importer ({type(error).__name__})"
                 refused += log.refusals
                 taken.passed += log.rows_passed
                 taken.owners.update(log.owners.counts())

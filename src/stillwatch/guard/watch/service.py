@@ -134,8 +134,7 @@ class Service:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-            if self._reader is not None:
-                self._reader.join()
+            self._join(self._child)
         for parcel in self.inbox.take(1 << 62):
             parcel.answer(busy())
         self.partitions.close()
@@ -289,14 +288,19 @@ class Service:
         assert child.stdout is not None
         self._output.append(child.stdout.read())
 
+    def _join(self, child: subprocess.Popen[bytes]) -> None:
+        if self._reader is not None:
+            self._reader.join()
+        if child.stdout is not None:
+            child.stdout.close()
+
     def finish(self, wait: bool = False) -> Outcome | None:
         """How the scan went that is over; None while there is none."""
         child, job = self._child, self._job
         if child is None or job is None or (not wait and child.poll() is None):
             return None
         code = child.wait()
-        if self._reader is not None:
-            self._reader.join()
+        self._join(child)
         self._child = None
         try:
             outcome = msgspec.json.decode(b"".join(self._output), type=Outcome)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import stat
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,13 +75,14 @@ class Tail:
         left = most
         for path in self._paths():
             try:
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:
                 continue
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                os.close(handle)
+                continue
             with os.fdopen(handle, "rb", buffering=0) as file:
-                found = os.fstat(handle)
-                if not os.path.isfile(path):
-                    continue
                 key = f"{found.st_dev}:{found.st_ino}"
                 if key in after:
                     continue
