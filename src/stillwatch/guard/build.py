@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -15,10 +16,11 @@ import pyarrow.compute as pc
 
 from stillwatch.detect import members as mb
 from stillwatch.engine.holders import grouped
+from stillwatch.guard.carry import Heard, carried
 from stillwatch.guard.enforcement import allowed
 from stillwatch.guard.policy import Policy, microseconds
 from stillwatch.guard.secret import Secret
-from stillwatch.guard.snapshot import ROLES, VARIANTS, Listed, Meta
+from stillwatch.guard.snapshot import ROLES, VARIANTS, Listed, Meta, Snapshot
 from stillwatch.schema.errors import ResultError, SnapshotError, Where
 from stillwatch.schema.tables import SEPARATOR
 from stillwatch.schema.times import DAY_US
@@ -44,6 +46,10 @@ class Beside:
     policy_name: str = "policy.toml"
     valid_days: float = VALID_DAYS
     """How long after the log's end the snapshot may be used."""
+    old: Snapshot | None = None
+    """The snapshot before: campaigns that are being refused go on from it (`carry`)."""
+    heard: Heard | None = None
+    """What the scan's log holds of each account; wanted with `old`."""
 
 
 def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = None) -> tuple[Meta, Made]:
@@ -75,8 +81,6 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
     made |= _streams(results, [c.id for c in campaigns], made["key_hash"][:form_places])
     named, groups = _named(results, scoring, row_of, number)
     made |= named
-    side, names = _side(beside.accounts, number, len(ids))
-    made |= side
     made |= _api_keys(beside.api_keys, secret)
     for name in ("first", "last"):
         made[f"exit_{name}"] = _column(scoring["scoring_exits"], name)
@@ -94,15 +98,33 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
         form_places=form_places,
         campaigns=campaigns,
         groups=groups,
-        tiers=names[0],
-        contracts=names[1],
-        owners=names[2],
+        tiers=(),
+        contracts=(),
+        owners=(),
         policy=policy.text,
         policy_name=beside.policy_name,
         decisions=decisions,
         decisions_head=head_of(beside.decisions) if beside.decisions else FIRST,
     )
-    return meta, made
+    made |= _side(None, {}, len(ids))[0]
+    if beside.old is not None and beside.heard is not None:
+        meta, made = carried(meta, made, beside.old, beside.heard, policy.silent_days)
+    side, names = _side(
+        beside.accounts, _rows_of(beside.accounts, made["account_hash"], secret), len(made["account_hash"])
+    )
+    made |= side
+    return msgspec.structs.replace(meta, tiers=names[0], contracts=names[1], owners=names[2]), made
+
+
+def _rows_of(table: pa.Table | None, hashes: npt.NDArray[np.uint64], secret: Secret) -> dict[str, int]:
+    """Row of each account of the accounts table that the snapshot knows."""
+    if table is None or len(hashes) == 0:
+        return {}
+    names = table.column("account_id").to_pylist()
+    wanted = np.fromiter((secret.account(name) for name in names), np.uint64, len(names))
+    at = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+    there = hashes[at] == wanted
+    return {name: row for name, row, known in zip(names, at.tolist(), there.tolist(), strict=True) if known}
 
 
 def _us(text: str) -> int:

@@ -19,6 +19,7 @@ from stillwatch.detect.members import FEW, REPEATED
 from stillwatch.guard.account import Account, Bits, Rows, view
 from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.ladder import Fact, Ladder
+from stillwatch.guard.recent import Recent, added_up, known_only
 from stillwatch.guard.sight import Sight
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Snapshot
 from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
@@ -79,6 +80,9 @@ class Guard:
         self.requests = 0
         self.forgotten = 0
         """Accounts that gave way to others."""
+        self.lost = 0
+        """Requests that a guard of a newer snapshot could not go on from, because too many came since its scan."""
+        self._recent = Recent()
 
     def warm(self) -> None:
         """Compile everything that a request may need. Call it before the first request."""
@@ -164,6 +168,7 @@ class Guard:
         if self._count(account, places, 1) or changed:
             self._judge(account)
         if not account.facts:
+            self._recent.add(number, places, now_us)
             return self._ladder.allow("nothing_known", lacked)
         if account.unknown:
             lacked |= HOURS
@@ -174,7 +179,76 @@ class Guard:
             self.refusals += 1
             if self._count(account, places, -1):
                 self._judge(account)
+        else:
+            self._recent.add(number, places, now_us)
         return decision
+
+    def follow(self, old: Guard, number: int = 0) -> int:
+        """Count what `old` counted after this snapshot's scan, from its request `number` on; returns the next number.
+
+        Keys that this snapshot does not know are left out: bits stay a lower bound. Called more than once while `old`
+        goes on, then a last time by `succeed`.
+        """
+        with old._lock:
+            end = old._recent.next
+            since = old._recent.since(number, self.snapshot.meta.last_us)
+        self.lost += since.lost
+        used, at = np.unique(since.place, return_inverse=True)
+        since = known_only(since, self._places_of(old.snapshot, used)[at])
+        self._recent.extend(since)
+        sums = added_up(since)
+        starts = np.searchsorted(sums.of, np.arange(len(sums.account) + 1)).tolist()
+        places, counts = sums.place.tolist(), sums.uses.tolist()
+        for i, (hashed, volume) in enumerate(zip(sums.account.tolist(), sums.volume.tolist(), strict=True)):
+            mine = dict(
+                zip(places[starts[i] : starts[i + 1]], counts[starts[i] : starts[i + 1]], strict=True)
+            )
+            with self._lock:
+                self._catch_up(hashed, volume, mine)
+        return end
+
+    def succeed(self, old: Guard, number: int) -> None:
+        """Take over from `old`: what it counted since its request `number`, its totals, and whom it heard of."""
+        self.follow(old, number)
+        for name in ("requests", "refusals", "faults", "forgotten", "lost"):
+            setattr(self, name, getattr(self, name) + getattr(old, name))
+        self._ladder.inherit(old._ladder)
+
+    def _places_of(self, other: Snapshot, places: Any) -> Any:
+        """Places in this snapshot of another one's places; -1 where this one does not know the key."""
+        a = self.snapshot.arrays
+        keys = other.arrays.key_hash[places]
+        form = places < other.meta.form_places
+        out = np.full(len(places), -1, np.int64)
+        for mine, first, end in (
+            (form, 0, self._split),
+            (~form, self._split, len(a.key_hash)),
+        ):
+            table = a.key_hash[first:end]
+            if len(table) == 0:
+                continue
+            at = np.minimum(np.searchsorted(table, keys[mine]), len(table) - 1)
+            out[mine] = np.where(table[at] == keys[mine], at + first, -1)
+        return out
+
+    def _catch_up(self, number: int, volume: int, counts: dict[int, int]) -> None:
+        """Count several requests of one account at once: the bits depend on the sums alone."""
+        a = self.snapshot.arrays
+        row = find(a.api_key_hash, 0, len(a.api_key_hash), np.uint64(number))
+        if row >= 0:
+            number = int(a.api_key_account[row])
+        account = self._accounts.pop(number, None) or self._strangers.pop(number, None)
+        if account is None:
+            account = self._arrived(number)
+        (self._accounts if account.row >= 0 else self._strangers)[number] = account
+        account.volume += volume
+        for place, count in counts.items():
+            account.counts[place] = account.counts.get(place, 0) + count
+            for campaign in self.snapshot.touches.get(place, ()):
+                account.near(campaign)
+        if account.campaigns:
+            self._recall(account)
+        self._judge(account)
 
     def _count(self, account: Account, places: list[int], step: int) -> bool:
         """Count one exchange in or out; whether the account's keys are others now."""

@@ -86,6 +86,14 @@ class Ladder:
             if self._heard[fact.group] < now_us <= self._heard[fact.group] + self._silent_us:
                 self._heard[fact.group] = now_us
 
+    def inherit(self, other: Ladder) -> None:
+        """Know of each group when the ladder of an older snapshot last heard of it."""
+        heard = dict(zip((g.id for g in other._snapshot.meta.groups), other._heard, strict=True))
+        self._heard = [
+            max(mine, heard.get(group.id, 0))
+            for mine, group in zip(self._heard, self._snapshot.meta.groups, strict=True)
+        ]
+
     def choose(
         self, account: Any, places: list[int], gateway: str | None, now_us: int, lacked: int
     ) -> Decision:

@@ -41,7 +41,9 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     why: str | None
     last_us: int
-    """Its last exchange."""
+    """Its last exchange; also one that was refused, where the snapshot was made with that knowledge."""
+    kept: bool = False
+    """The scan lists it no more, because what would show it is being refused (`guard.carry`)."""
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,8 +19,8 @@ EVERY_S = 0.5
 class Watched:
     """`guard` is always one that is whole and warm: the new one is made beside the old one, then takes its place.
 
-    A snapshot that cannot be loaded changes nothing: it is counted, and the old one goes on until it expires. What a
-    guard has counted since its snapshot goes with it: the next one begins with what its own snapshot says.
+    A snapshot that cannot be loaded changes nothing: it is counted, and the old one goes on until it expires. The new
+    guard goes on from what the old one counted after the new snapshot's scan.
     """
 
     def __init__(self, path: Path, secret: Secret, *, every_s: float = EVERY_S) -> None:
@@ -54,6 +54,9 @@ class Watched:
         try:
             guard = Guard(load(self._path, self._secret))
             guard.warm()
+            # Twice: the first time takes long, and requests come meanwhile.
+            number = guard.follow(self.guard)
+            guard.succeed(self.guard, number)
         except StillwatchError as error:
             self.failed += 1
             self.problem = error.what

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,16 @@ import pyarrow.parquet as pq
 
 from stillwatch.engine.memory import peak_memory_mib
 from stillwatch.guard.build import Beside, build
+from stillwatch.guard.heard import COLUMNS, heard
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.policy import SHADOW, parse_policy, read_policy
-from stillwatch.guard.secret import read_secret
-from stillwatch.guard.snapshot import load, save
+from stillwatch.guard.secret import Secret, read_secret
+from stillwatch.guard.snapshot import Snapshot, load, save
 from stillwatch.ingest import read_side
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.report.html import render
 from stillwatch.scan import Options, scan
-from stillwatch.schema.errors import StillwatchError, UsageError
+from stillwatch.schema.errors import SnapshotError, StillwatchError, UsageError
 from stillwatch.sketch import default_rules, load_rules
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.results import read_earlier, results_of, write_results
@@ -48,7 +50,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done."""
 
     logs: list[str]
-    """Partitions of the window; empty: no scan, only a new snapshot of `results`."""
+    """Partitions of the window."""
+    scan: bool = True
+    """False: no scan, only a new snapshot of `results`."""
     results: str
     """Folder that the results are written to, or are in."""
     earlier: str | None = None
@@ -78,6 +82,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_bytes: int = 0
     """Size of the snapshot."""
     refused: int = 0
+    """Rows that the scan refused: they came more than once."""
+    kept: int = 0
+    """Campaigns that the scan lists no more and that go on because they are refused."""
+    note: str | None = None
 
 
 def run(job: Job) -> Outcome:
@@ -85,7 +93,7 @@ def run(job: Job) -> Outcome:
     files = job.files
     began = time.monotonic()
     results = Path(job.results)
-    if job.logs:
+    if job.scan:
         side = {
             name: path
             for name, path in (
@@ -116,7 +124,8 @@ def run(job: Job) -> Outcome:
     )
     secret = read_secret(None if files.secret is None else Path(files.secret))
     snapshot = Path(job.snapshot)
-    head = load(snapshot, secret).meta.decisions_head if files.decisions and snapshot.exists() else None
+    old, lost = _old(snapshot, secret, files)
+    head = old.meta.decisions_head if files.decisions and old is not None else None
     meta, arrays = build(
         results,
         policy,
@@ -127,13 +136,16 @@ def run(job: Job) -> Outcome:
             decisions=[] if files.decisions is None else read_decisions(Path(files.decisions), head),
             policy_name=name,
             valid_days=job.valid_days,
+            old=old,
+            heard=None if old is None else heard(_rows(job.logs), secret),
         ),
     )
     save(snapshot, meta, arrays, secret)
     verdicts = [group.verdict for group in meta.groups]
+    kept = [group for group in meta.groups if group.kept]
     return Outcome(
-        rows=scanned.findings.run.exchanges if job.logs else 0,
-        refused=len(scanned.refusals) if job.logs else 0,
+        rows=scanned.findings.run.exchanges if job.scan else 0,
+        refused=len(scanned.refusals) if job.scan else 0,
         accounts=len(arrays["account_hash"]),
         campaigns=verdicts.count("campaign"),
         leads=verdicts.count("lead"),
@@ -143,7 +155,31 @@ def run(job: Job) -> Outcome:
         first_us=meta.first_us,
         last_us=meta.last_us,
         snapshot_bytes=snapshot.stat().st_size,
+        kept=len(kept),
+        note=lost,
     )
+
+
+def _old(path: Path, secret: Secret, files: Files) -> tuple[Snapshot | None, str | None]:
+    """The snapshot that is to be replaced; and what is lost where it cannot be read."""
+    if not path.exists():
+        return None, None
+    try:
+        return load(path, secret), None
+    except SnapshotError as error:
+        if files.decisions is not None:
+            # It knew how far the decisions went: without it nobody can tell whether some are missing.
+            raise
+        return (
+            None,
+            f"the snapshot before could not be read: campaigns that are refused do not go on ({error.what})",
+        )
+
+
+def _rows(paths: list[str]) -> Iterator[pa.RecordBatch]:
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(columns=list(COLUMNS))
 
 
 def _accounts(path: str | None) -> pa.Table | None:

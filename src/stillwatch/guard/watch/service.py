@@ -256,7 +256,8 @@ class Service:
                     owners = self.settings.folder / "owners.parquet"
                     write_accounts(owners, table)
             job = Job(
-                logs=[str(self.partitions.folder / part.file) for part in parts] if rescan else [],
+                logs=[str(self.partitions.folder / part.file) for part in parts],
+                scan=rescan,
                 results=str(results if rescan else current),
                 earlier=None if current is None else str(current),
                 owners=None if owners is None else str(owners),
@@ -309,20 +310,22 @@ class Service:
             outcome = Outcome(error=f"the scan's process ended with {how}; is there enough memory?")
         if outcome.error is not None:
             self._scanned = None
-            if job.logs:
+            if job.scan:
                 shutil.rmtree(job.results, ignore_errors=True)
             self._fail(outcome.error)
             return outcome
         counters = self.counters
         counters.problem, counters.last = None, outcome
-        counters.scans += bool(job.logs)
+        counters.scans += job.scan
         took = outcome.scan_s + outcome.build_s
-        if job.logs:
+        if job.scan:
             self._point_at(Path(job.results))
             counters.late += took > self.settings.every_s
             self._say(_told(outcome, self.settings))
         else:
             self._say(f"snapshot made anew in {outcome.build_s:.1f} s: a file beside it changed")
+        if outcome.note is not None:
+            self._say(outcome.note)
         return outcome
 
     def _fail(self, problem: str) -> None:
@@ -394,6 +397,8 @@ def _told(outcome: Outcome, settings: Settings) -> str:
         f"{settings.window_days} days, in {took:.1f} s ({took / settings.every_s:.0%} of the time between two scans, "
         f"{outcome.peak_mib:,.0f} MiB): {outcome.campaigns} campaigns, {outcome.leads} leads"
     )
+    if outcome.kept:
+        line += f"; {outcome.kept} campaigns go on because they are refused"
     if outcome.refused:
         line += f"; {outcome.refused:,} rows came more than once"
     if took > settings.every_s:
