@@ -40,6 +40,8 @@ class Beside:
 
     accounts: pa.Table | None = None
     """The accounts table: tier, contract, entity_id."""
+    references: pa.Table | None = None
+    """Accounts that the operator knows to be honest."""
     api_keys: Sequence[tuple[str, str]] = ()
     """(account id, SHA-256 of an API key in hex)."""
     decisions: Sequence[Row] = ()
@@ -108,12 +110,30 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
     )
     made |= _side(None, {}, len(ids))[0]
     if beside.old is not None and beside.heard is not None:
-        meta, made = carried(meta, made, beside.old, beside.heard, policy.silent_days)
+        meta, made = carried(
+            meta, made, beside.old, beside.heard, policy.silent_days, _vouched(beside, secret)
+        )
     side, names = _side(
         beside.accounts, _rows_of(beside.accounts, made["account_hash"], secret), len(made["account_hash"])
     )
     made |= side
     return msgspec.structs.replace(meta, tiers=names[0], contracts=names[1], owners=names[2]), made
+
+
+def _vouched(beside: Beside, secret: Secret) -> npt.NDArray[np.uint64]:
+    """Accounts for which the operator's word stands, by the tables alone; sorted."""
+    names: list[str] = []
+    if beside.accounts is not None:
+        column = {name: beside.accounts.column(name).to_pylist() for name in beside.accounts.column_names}
+        blank = [None] * beside.accounts.num_rows
+        rows = zip(
+            column["account_id"], column.get("contract", blank), column.get("verified", blank),
+            column.get("entity_id", blank), strict=True,
+        )  # fmt: skip
+        names += [name for name, contract, verified, entity in rows if contract or (verified and entity)]
+    if beside.references is not None:
+        names += beside.references.column("account_id").to_pylist()
+    return np.array(sorted({secret.account(name) for name in names}), np.uint64)
 
 
 def _rows_of(table: pa.Table | None, hashes: npt.NDArray[np.uint64], secret: Secret) -> dict[str, int]:

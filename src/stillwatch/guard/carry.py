@@ -61,13 +61,19 @@ class _Kept:
 
 
 def carried(
-    meta: Meta, made: Mapping[str, npt.NDArray[Any]], old: Snapshot, heard: Heard, silent_days: float
+    meta: Meta,
+    made: Mapping[str, npt.NDArray[Any]],
+    old: Snapshot,
+    heard: Heard,
+    silent_days: float,
+    vouched: U64,
 ) -> tuple[Meta, Made]:
     """Header and arrays of the new snapshot with what goes on from the old one.
 
-    `heard`: of the new scan's log. `silent_days`: as the policy has them.
+    `heard`: of the new scan's log. `silent_days`: as the policy has them. `vouched`: accounts for which the
+    operator's word stands by the tables; the scan knows it only of those that it saw.
     """
-    meta, again, gone = _chosen(meta, made, old, heard, int(silent_days * DAY_US))
+    meta, again, gone = _chosen(meta, made, old, heard, int(silent_days * DAY_US), vouched)
     out = dict(made)
     if len(gone):
         # Where the scan now holds for a lead what goes on as a campaign, the campaign counts.
@@ -103,7 +109,12 @@ def _row_of(offsets: I64) -> I64:
 
 
 def _chosen(
-    meta: Meta, made: Mapping[str, npt.NDArray[Any]], old: Snapshot, heard: Heard, silent_us: int
+    meta: Meta,
+    made: Mapping[str, npt.NDArray[Any]],
+    old: Snapshot,
+    heard: Heard,
+    silent_us: int,
+    vouched: U64,
 ) -> tuple[Meta, list[_Kept], I64]:
     """What goes on: the header with what was last heard, the campaigns, and groups that give way to them."""
     a = old.arrays
@@ -112,7 +123,7 @@ def _chosen(
     new_row = _row_of(made["named_offsets"])
     is_campaign = np.array([entry.verdict == "campaign" for entry in meta.groups], bool)
     named = np.unique(made["account_hash"][new_row[is_campaign[made["named_group"]]]])
-    excused = made["account_hash"][made["account_excused"] != 0]
+    excused = np.concatenate([vouched, made["account_hash"][made["account_excused"] != 0]])
     last: dict[str, int] = {}
     out: list[_Kept] = []
     gone: list[int] = []

@@ -132,6 +132,7 @@ def run(job: Job) -> Outcome:
         secret,
         Beside(
             accounts=_accounts(files.accounts or job.owners),
+            references=None if files.references is None else read_side("references", files.references),
             api_keys=[] if files.keys is None else read_api_keys(Path(files.keys)),
             decisions=[] if files.decisions is None else read_decisions(Path(files.decisions), head),
             policy_name=name,
