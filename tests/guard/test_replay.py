@@ -96,3 +96,14 @@ def test_the_command_prints_and_writes(
     assert [r["account_id"] for r in rows] == [t["account_id"] for t in json.loads(text)["touched"]]
     monkeypatch.setenv("STILLWATCH_GUARD_SECRET", "another secret, of nobody")
     assert run()[0] == 5
+
+
+def test_a_log_without_text_is_decided_about_as_with_it(demo: Scanned, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["sketch", str(demo.log), "--out", str(tmp_path / "bare")])
+    texts = _replay(demo.log / "exchanges.parquet", demo.path, names=False)
+    bare = _replay(tmp_path / "bare" / "exchanges.parquet", demo.path, names=False)
+    assert texts == bare
+    named = _replay(tmp_path / "bare" / "exchanges.parquet", demo.path)
+    assert named == _replay(demo.log / "exchanges.parquet", demo.path)
+    assert named.touched

@@ -46,10 +46,30 @@ def families_of(
     if count == 0:
         return -1
     used, _, depth = select(tokens, count, post, 0)
-    level = min(np.int64(depth), LEVELS - 1)
+    return families_in(
+        post[:used], np.int64(depth), table, family, place, need, seen, call, hits, touched, out
+    )
+
+
+@nb.njit(cache=True)
+def families_in(
+    post: Any,
+    depth: int,
+    table: Any,
+    family: Any,
+    place: Any,
+    need: Any,
+    seen: Any,
+    call: int,
+    hits: Any,
+    touched: Any,
+    out: Any,
+) -> int:
+    """The same of a text's postings (uint64) and their selection level."""
+    level = min(depth, LEVELS - 1)
     mask = _U(len(table) // 2 - 1)
     n = 0
-    for i in range(used):
+    for i in range(len(post)):
         value = post[i]
         s = np.int64(mixed(value) & mask)
         while table[2 * s] != value and table[2 * s] != _U(0):

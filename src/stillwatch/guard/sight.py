@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
-from stillwatch.guard.kernel import families_of, find
+from stillwatch.guard.kernel import families_in, families_of, find
 from stillwatch.guard.snapshot import Arrays, Snapshot
 from stillwatch.guard.subject import ADDRESS, BODY, PROMPT, Subject
 from stillwatch.ingest.bodies import asking_columns
@@ -66,6 +68,25 @@ class _Text:
         out: list[int] = self._out[:found].tolist() if found > 0 else []
         return out
 
+    def families_of_sketch(self, sketch: Sketched) -> list[int]:
+        """The same of a text's sketch."""
+        self._call += 1
+        found = families_in(
+            sketch.post, sketch.level, self._table, self._family, self._place, self._need, self._seen, self._call,
+            self._hits, self._touched, self._out,
+        )  # fmt: skip
+        out: list[int] = self._out[:found].tolist() if found > 0 else []
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Sketched:
+    """A text that is there as its sketch alone (`sketch.PartSketch`): logs without text."""
+
+    exact: int
+    post: npt.NDArray[np.uint64]
+    level: int
+
 
 class Sight:
     """Reads requests. Not for two threads at once."""
@@ -80,8 +101,17 @@ class Sight:
         self._hashes: dict[tuple[str, int], int] = {}
         self._addresses: dict[str, int] = {}
 
-    def look(self, subject: Subject, places: list[int]) -> int:
-        """Put the places of the request's keys into `places`, each once; bits of what could not be seen."""
+    def look(
+        self,
+        subject: Subject,
+        places: list[int],
+        prompt_sketch: Sketched | None = None,
+        system_sketch: Sketched | None = None,
+    ) -> int:
+        """Put the places of the request's keys into `places`, each once; bits of what could not be seen.
+
+        Sketches stand for texts that the subject lacks.
+        """
         lacked = 0
         prompt: Any = subject.prompt
         system: Any = subject.system
@@ -93,12 +123,16 @@ class Sight:
             else:
                 prompt, system = found.get("prompt"), found.get("system")
                 hashes = found
-        if type(prompt) is not str or len(prompt) > MOST_TEXT:
+        if prompt is None and prompt_sketch is not None:
+            places += self._prompt.families_of_sketch(prompt_sketch)
+        elif type(prompt) is not str or len(prompt) > MOST_TEXT:
             lacked |= PROMPT
         elif prompt and prompt not in REDACTION_MARKERS:
             places += self._prompt.families(prompt)
         if type(system) is str and 0 < len(system) <= MOST_TEXT and system not in REDACTION_MARKERS:
             places += self._of_system(system)
+        elif system is None and system_sketch is not None:
+            places += self._of_system_sketch(system_sketch)
         for name, kind in _HASHES:
             value = hashes.get(name) if hashes is not subject else getattr(subject, name)
             if value is not None and type(value) is int and 0 < value < 1 << 64:
@@ -125,6 +159,13 @@ class Sight:
         found = self._systems.get(name)
         if found is None:
             found = self._remember(self._systems, name, self._system.families(text))
+        return found
+
+    def _of_system_sketch(self, sketch: Sketched) -> list[int]:
+        # Another kind of hash than that of a text: the two never meet in one log's rows for one system prompt.
+        found = self._systems.get(sketch.exact)
+        if found is None:
+            found = self._remember(self._systems, sketch.exact, self._system.families_of_sketch(sketch))
         return found
 
     def _find(self, key: int, form: bool) -> int:
