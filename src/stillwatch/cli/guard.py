@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, pairs
+from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.guard.build import VALID_DAYS, Beside, build
 from stillwatch.guard.config import GATEWAYS, Setup, render
 from stillwatch.guard.doors.check import CheckService
@@ -21,13 +23,16 @@ from stillwatch.guard.doors.http import Identity
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
+from stillwatch.guard.live import Live, LiveTouched, Operation
+from stillwatch.guard.live import live as replay_live
 from stillwatch.guard.policy import ACTIONS, SHADOW, Policy, parse_policy, read_policy
-from stillwatch.guard.replay import COLUMNS, Replay, Touched, replay
+from stillwatch.guard.replay import COLUMNS, Touched, replay
 from stillwatch.guard.secret import Secret, read_secret
 from stillwatch.guard.snapshot import Meta, load, save
 from stillwatch.ingest import open_log, read_side
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.schema.errors import MissingExtraError, SnapshotError, UsageError
+from stillwatch.schema.times import DAY_US
 from stillwatch.store.decisions import (
     Order,
     approve,
@@ -123,7 +128,28 @@ def _head_before(out: Path, secret: Secret) -> str | None:
 @guard_app.command("replay")
 def replay_command(
     logs: Logs,
-    snapshot: Annotated[Path, typer.Option("--snapshot", help="The snapshot to decide by.")],
+    snapshot: Annotated[
+        Path | None, typer.Option("--snapshot", help="The snapshot to decide by; not with --live.")
+    ] = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="As live operation: scan at intervals, decide by the last snapshot."),
+    ] = False,
+    every: Annotated[str, typer.Option("--every", help="With --live: time between two scans.")] = "6h",
+    window_days: Annotated[int, typer.Option("--window-days", help="With --live: days of a scan.")] = 14,
+    scan_takes: Annotated[
+        str, typer.Option("--scan-takes", help="With --live: from a scan's time to its snapshot.")
+    ] = "10m",
+    decision_after: Annotated[
+        str, typer.Option("--decision-after", help="With --live: what people take to decide to act.")
+    ] = "0s",
+    only_watch: Annotated[
+        bool, typer.Option("--only-watch", help="With --live: refuse nothing; tell what would have been.")
+    ] = False,
+    policy: PolicyFile = None,
+    accounts: SideTable = None,
+    sanctions: SideTable = None,
+    releases: SideTable = None,
     format: Format = None,
     mapping: Mapping = None,
     map_: Overrides = None,
@@ -147,16 +173,47 @@ def replay_command(
     as_json: AsJson = False,
 ) -> None:
     """What a snapshot's policy would have done to a log: by rule, by campaign, and to whom."""
-    loaded = load(snapshot, read_secret(secret_file))
+    secret = read_secret(secret_file)
     honest: list[str] = []
     if references is not None:
         honest = read_side("references", str(references)).column("account_id").to_pylist()
+    if live:
+        if snapshot is not None or profiles_only or history:
+            raise UsageError(
+                "--live makes its own snapshots: leave out --snapshot, --profiles-only and --history"
+            )
+        how = Operation(
+            every_us=int(seconds(every) * 1e6),
+            window_us=window_days * DAY_US,
+            takes_us=int(seconds(scan_takes, 0.0) * 1e6),
+            decided_us=int(seconds(decision_after, 0.0) * 1e6),
+            enforce=not only_watch,
+        )
+        side = {"accounts": accounts, "sanctions": sanctions, "releases": releases, "references": references}
+        with open_log(
+            logs,
+            format=format,
+            mapping=mapping,
+            overrides=pairs(map_),
+            side={name: str(path) for name, path in side.items() if path is not None},
+            lookups=read_lookups(),
+        ) as log:
+            done = replay_live(
+                log, policy_of(policy)[0], secret, how, honest=frozenset(honest), told=_progress
+            )
+        if touched is not None:
+            write_whole(touched, [_csv(done.touched)], "the touched accounts")
+        print(msgspec.json.format(msgspec.json.encode(done)).decode() if as_json else live_text(done))
+        return
+    if snapshot is None:
+        raise UsageError("name the snapshot to decide by", hint="--snapshot FILE, or --live")
+    loaded = load(snapshot, secret)
     with open_log(
         logs, format=format, mapping=mapping, overrides=pairs(map_), columns=COLUMNS, lookups=read_lookups()
     ) as log:
         found = replay(log, loaded, names=not profiles_only, history=history, honest=honest)
     if touched is not None:
-        write_whole(touched, [_csv(found)], "the touched accounts")
+        write_whole(touched, [_csv(found.touched)], "the touched accounts")
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
         return
@@ -179,13 +236,41 @@ def replay_command(
         )
 
 
-def _csv(found: Replay) -> bytes:
+def _csv(touched: Sequence[Touched] | Sequence[LiveTouched]) -> bytes:
     """The accounts that would have been acted on."""
     out = io.StringIO()
-    rows = csv.DictWriter(out, Touched.__struct_fields__, lineterminator="\n")
+    fields = touched[0].__struct_fields__ if touched else Touched.__struct_fields__
+    rows = csv.DictWriter(out, fields, lineterminator="\n")
     rows.writeheader()
-    rows.writerows(msgspec.to_builtins(entry) for entry in found.touched)
+    rows.writerows(msgspec.to_builtins(entry) for entry in touched)
     return out.getvalue().encode()
+
+
+def _progress(step: int, steps: int, words: str) -> None:
+    print(f"{step} of {steps}: {words}", file=sys.stderr, flush=True)
+
+
+def live_text(found: Live) -> str:
+    """A live replay in words."""
+    lines = [
+        f"{found.exchanges:,} exchanges of {found.accounts:,} accounts, {found.first} to {found.last}; "
+        f"{found.scans} scans, {found.scan_s:.0f} s"
+    ]
+    for c in found.campaigns:
+        lead = f"a lead at {c.first_lead}, " if c.first_lead is not None else ""
+        when = "never cut"
+        if c.first_cut is not None:
+            when = f"cut at {c.first_cut} after {c.before_first_cut:,} exchanges; then {c.cut:,} refused, "
+            when += f"{c.through_after:,} answered"
+        lines.append(
+            f"campaign {c.campaign}: {lead}listed at {c.first_listed}, {c.accounts:,} accounts, "
+            f"{c.exchanges:,} exchanges, {when}; {c.accounts_cut:,} accounts cut, {c.others_cut:,} others"
+        )
+    hit = {entry.account_id for entry in found.touched if entry.known_honest}
+    lines.append(
+        f"{len({t.account_id for t in found.touched}):,} accounts acted on, {len(hit):,} of them known to be honest"
+    )
+    return "\n".join(lines)
 
 
 @guard_app.command("serve")

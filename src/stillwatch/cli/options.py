@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -32,3 +33,16 @@ def pairs(given: list[str] | None) -> dict[str, str]:
             )
         out[name] = path
     return out
+
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
+_UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def seconds(text: str, least: float = 1.0) -> float:
+    """`90`, `90s`, `5m`, `6h`, `1d` in seconds. UsageError for what is none, or out of [least, 366 days]."""
+    found = _SPAN.fullmatch(text.strip())
+    value = float(found[1]) * _UNITS[found[2]] if found else -1.0
+    if not least <= value <= 366 * 86_400:
+        raise UsageError(f"{text!r} is no span of time", hint="for example 90s, 5m or 6h")
+    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs
+from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.guard.secret import read_secret
 from stillwatch.guard.watch.intake import Intake
 from stillwatch.guard.watch.receive import Receiver
@@ -27,17 +26,6 @@ from stillwatch.store.partitions import NAME
 
 POLL_S = 0.25
 FAILED = 5
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
-_UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def seconds(text: str) -> float:
-    """`90`, `90s`, `5m`, `6h`, `1d` in seconds. UsageError for what is none, or less than a second."""
-    found = _SPAN.fullmatch(text.strip())
-    value = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not 1.0 <= value <= 366 * 86_400:
-        raise UsageError(f"{text!r} is no span of time", hint="for example 90s, 5m or 6h")
-    return value
 
 
 def watch(
