@@ -104,6 +104,12 @@ def _told(door: Front) -> list[dict[str, Any]]:
     return [json.loads(line) for line in found]
 
 
+def _told(door: Front) -> list[dict[str, Any]]:
+    """The decisions in the gateway's log."""
+    found = [line for line in door.log.read_text("utf-8").splitlines() if line.startswith('{"action"')]
+    return [json.loads(line) for line in found]
+
+
 def test_a_stream_arrives_as_it_is_written(door: Front) -> None:
     body = {"model": "m-large", "messages": [{"role": "user", "content": "count slowly"}], "stream": True}
     with door.asked(FREE, body, "/v1/chat/completions", ADDRESS) as answer:

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from stillwatch.guard.lean import load_numba
 from stillwatch.ingest.bodies import Columns
 from stillwatch.ingest.litellm import FIELDS, METADATA_FIELDS, event_columns
 from stillwatch.ingest.textfree import PARTS
@@ -57,6 +58,7 @@ class EventLog:
         self.broken = 0
         """Events that could not be read."""
         self._open()
+        load_numba(for_compiling=True)
         lines([_encode({"messages": [{"role": "user", "content": "warm"}]})])
         self._thread = threading.Thread(target=self._run, name="stillwatch-events", daemon=True)
         self._thread.start()
