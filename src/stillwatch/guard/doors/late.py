@@ -52,9 +52,13 @@ class Late:
                 problem = f"no snapshot is named: set {VARIABLE} to the file"
             else:
                 self.watched = Watched(path, read_secret())
-                if self.problem is not None:
-                    LOG.warning("the guard's snapshot is loaded: requests are judged from now on")
                 self.problem = None
+                known = self.watched.guard.snapshot
+                # As a warning, so that it is seen: from here on requests are judged.
+                LOG.warning(
+                    "the guard is ready: mode %s, %d campaigns, %d accounts", known.policy.mode,
+                    len(known.meta.campaigns), known.accounts,
+                )  # fmt: skip
                 return True
         except StillwatchError as error:
             problem = error.what
