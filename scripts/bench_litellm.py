@@ -1,8 +1,7 @@
 """What the guard adds to LiteLLM: `make bench-litellm`. LiteLLM alone, with the guard in its process, and with the
 guard as an HTTP service beside it; one worker each, before a model on loopback that answers at once.
 
-All run for the whole time and are asked in turn, round by round, so that what else the machine does falls on all of
-them alike. Each figure is the median over the rounds.
+All run for the whole time and are asked in turn, so that what else the machine does falls on all of them alike.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tests.servers.upstream import model
 
 ACCOUNTS = 100_000
 KEY, ACCOUNT = "sk-bench", "account-17"
-ROUNDS, ALONE, CLIENTS, SECONDS = 5, 100, 8, 4.0
+ROUNDS, ALONE, CLIENTS, SECONDS = 12, 400, 8, 1.5
 BODY = json.dumps(
     {"model": "m-large", "messages": [{"role": "user", "content": "tell me about the sea " * 90}]}
 ).encode()
@@ -55,16 +54,19 @@ def ask(connection: http.client.HTTPConnection) -> None:
         raise RuntimeError(f"it answered {answer.status}")
 
 
-def one_by_one(port: int, count: int) -> float:
-    """Median milliseconds of a request."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    took = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        ask(connection)
-        took.append(time.perf_counter() - begin)
-    connection.close()
-    return statistics.median(took) * 1e3
+def one_by_one(ports: Mapping[str, int], count: int) -> dict[str, float]:
+    """Median milliseconds of a request, by name: one to each in turn, beginning with another one each time."""
+    connections = {n: http.client.HTTPConnection("127.0.0.1", port, timeout=60) for n, port in ports.items()}
+    took: dict[str, list[float]] = {name: [] for name in ports}
+    names = list(ports)
+    for turn in range(count):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            begin = time.perf_counter()
+            ask(connections[name])
+            took[name].append(time.perf_counter() - begin)
+    for connection in connections.values():
+        connection.close()
+    return {name: statistics.median(values) * 1e3 for name, values in took.items()}
 
 
 def together(port: int, clients: int, seconds: float) -> float:
@@ -114,8 +116,7 @@ def main() -> None:
         ports = {
             name: stack.enter_context(litellm(folder / name, upstream, text)) for name, text in texts.items()
         }
-        for port in ports.values():
-            one_by_one(port, 20)
+        one_by_one(ports, 20)
         found = measured(ports, options.rounds)
     if options.json:
         print(json.dumps(found))
@@ -128,20 +129,14 @@ def main() -> None:
 
 
 def measured(ports: Mapping[str, int], rounds: int) -> dict[str, dict[str, float]]:
-    """Medians over the rounds, by name. Each round asks all of them, and begins with another one."""
-    single: dict[str, list[float]] = {name: [] for name in ports}
+    """Medians by name; the rates are over the rounds, each of which asks all of them."""
+    single = one_by_one(ports, ALONE)
     rates: dict[str, list[float]] = {name: [] for name in ports}
     names = list(ports)
     for turn in range(rounds):
-        order = names[turn % len(names) :] + names[: turn % len(names)]
-        for name in order:
-            single[name].append(one_by_one(ports[name], ALONE))
-        for name in order:
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
             rates[name].append(together(ports[name], CLIENTS, SECONDS))
-    return {
-        name: {"p50_ms": statistics.median(single[name]), "rps": statistics.median(rates[name])}
-        for name in names
-    }
+    return {name: {"p50_ms": single[name], "rps": statistics.median(rates[name])} for name in names}
 
 
 if __name__ == "__main__":

@@ -226,12 +226,12 @@ def _failure(event: _Event) -> Columns:
 
 
 def _own_refusal(entries: Any) -> str | None:
-    """`stillwatch:ACTION` where our guardrail inside LiteLLM says that it refused. Asked of failures alone: whoever
-    forged it would have had no answer either."""
+    """`stillwatch:ACTION` where our guardrail, inside LiteLLM or called by it, says that it refused. Asked of
+    failures alone: whoever forged it would have had no answer either."""
     for entry in entries if isinstance(entries, list) else ():
         if (
             isinstance(entry, Mapping)
-            and entry.get("guardrail_provider") == "stillwatch"
+            and "stillwatch" in (entry.get("guardrail_provider"), entry.get("guardrail_name"))
             and entry.get("guardrail_status") == "guardrail_intervened"
         ):
             said = entry.get("guardrail_response")
