@@ -47,8 +47,14 @@ def litellm(folder: Path, upstream: int, text: str) -> Iterator[int]:
 def ask(connection: http.client.HTTPConnection) -> None:
     """One request, answered to the end."""
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    connection.request("POST", "/v1/chat/completions", BODY, headers)
-    answer = connection.getresponse()
+    try:
+        connection.request("POST", "/v1/chat/completions", BODY, headers)
+        answer = connection.getresponse()
+    except (ConnectionError, http.client.RemoteDisconnected):
+        # It was idle for longer than the server keeps it open.
+        connection.close()
+        connection.request("POST", "/v1/chat/completions", BODY, headers)
+        answer = connection.getresponse()
     answer.read()
     if answer.status != 200:
         raise RuntimeError(f"it answered {answer.status}")

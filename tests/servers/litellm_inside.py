@@ -2,6 +2,7 @@
 import it."""
 
 import asyncio
+import hashlib
 import os
 import sys
 from types import SimpleNamespace
@@ -9,7 +10,10 @@ from types import SimpleNamespace
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.types.utils import Choices, Message, ModelResponse
 
-from stillwatch.guard.doors.litellm import StillwatchGuardrail
+from stillwatch.guard.doors.http import Identity
+from stillwatch.guard.doors.litellm import StillwatchGuardrail, subject
+from stillwatch.guard.doors.sees import DOORS
+from stillwatch.ingest.bodies import asking_columns
 
 MEMBER = UserAPIKeyAuth(api_key="sk-1", user_id=os.environ["MEMBER"])
 OTHER = UserAPIKeyAuth(api_key="sk-2")
@@ -37,7 +41,42 @@ class Broken:
     guard = SimpleNamespace(decide=lambda subject: 1 / 0)
 
 
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+WHOLE = {
+    "messages": [
+        {"role": "system", "content": "You are terse."},
+        {"role": "user", "content": "name a colour"},
+    ],
+    "tools": [TOOL],
+    "response_format": {"type": "json_object"},
+    "proxy_server_request": {"headers": {"x-forwarded-for": "6.6.6.6, 203.0.113.9"}},
+    "metadata": {"requester_ip_address": "10.0.0.1"},
+}
+
+
+def sees():
+    """The door sees what the table of the doors says."""
+    found = subject(MEMBER, WHOLE, Identity(None, 1))
+    columns = asking_columns(found.body)
+    shown = {
+        "key": found.api_key or found.api_key_sha256, "user": found.account == os.environ["MEMBER"],
+        "prompt": columns.get("prompt") == "name a colour", "system": columns.get("system") == "You are terse.",
+        "tools": columns.get("tools_hash"), "format": columns.get("format_hash"),
+        "address": found.ip == "203.0.113.9",
+    }  # fmt: skip
+    assert {name for name, seen in shown.items() if seen} == DOORS["litellm-in-process"].sees
+    # A key without a user stands for itself, as in LiteLLM's logs; without proxies the address is the connection's.
+    alone = subject(OTHER, WHOLE, Identity())
+    assert (alone.account, alone.ip) == (hashlib.sha256(b"sk-2").hexdigest(), "10.0.0.1")
+    assert subject(OTHER, {}, Identity(None, 1)).ip is None
+    assert (
+        subject(UserAPIKeyAuth(api_key="sk-2", team_id="t", org_id="o"), {}, Identity()).account
+        == alone.account
+    )
+
+
 def main():
+    sees()
     guard = guardrail(snapshot=os.environ["SNAPSHOT"])
     status, error = ask(guard, MEMBER)
     assert (status, error.type, error.openai_code) == (403, "permission_error", "stillwatch_block")
