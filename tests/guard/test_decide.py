@@ -366,6 +366,11 @@ def test_threads_share_a_guard(demo: Scanned) -> None:
 def test_nothing_heavy_is_loaded_into_a_gateway() -> None:
     code = (
         "import sys, stillwatch.guard as g\n"
+        "from stillwatch.guard.lean import load_numba\n"
+        "from stillwatch.sketch import sketch_text\n"
+        "import pyarrow as pa\n"
+        "load_numba(for_compiling=True)\n"
+        "sketch_text(pa.array(['compiles, or loads what was compiled']))\n"
         "heavy = {'duckdb', 'scipy', 'igraph', 'sklearn', 'rich', 'typer'}\n"
         "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))\n"
         "import scipy\n"

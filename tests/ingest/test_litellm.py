@@ -106,6 +106,32 @@ def test_own_blocks_are_told_from_other_failures(write: Write) -> None:
     assert failure("invalid key", "")["status"] == 401
 
 
+def test_own_refusals_are_known_by_what_the_guardrail_recorded(write: Write) -> None:
+    def blocked(information: Any, status: str = "failure") -> str | None:
+        more = {"response": {}, "error_str": "no", "guardrail_information": information}
+        found: str | None = _one(write, status=status, **more)["blocked_by"]
+        return found
+
+    ours = {
+        "guardrail_name": "any name", "guardrail_provider": "stillwatch", "guardrail_status": "guardrail_intervened",
+        "guardrail_response": {"action": "throttle"},
+    }  # fmt: skip
+    assert blocked([{"guardrail_name": "pii"}, ours]) == "stillwatch:throttle"
+    over_http = {
+        **ours,
+        "guardrail_name": "stillwatch",
+        "guardrail_provider": "generic",
+        "guardrail_response": "no",
+    }
+    assert blocked([over_http]) == "stillwatch:refused"
+    assert blocked([{**ours, "guardrail_status": "success"}]) is None
+    assert blocked([{**ours, "guardrail_provider": "x"}]) is None
+    # Who was answered was not refused, whatever he has written into his request.
+    assert blocked([ours], "success") is None
+    for odd in ({"guardrail_provider": "stillwatch"}, "stillwatch", [None, 3, "stillwatch"]):
+        assert blocked(odd) is None
+
+
 def test_newest_user_text_even_behind_tool_results(write: Write) -> None:
     messages = [
         {"role": "user", "content": "what is the weather"},

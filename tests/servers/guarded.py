@@ -27,6 +27,9 @@ from tests.servers.programs import ROOT, clean_environment, free_port, installed
 from tests.servers.upstream import model
 
 SECRET = "a secret of the tests, no other"
+IN_PROCESS = "-in-process"
+INSIDE = ("vllm", f"litellm{IN_PROCESS}")
+"""Doors with the guard in the gateway's own process."""
 MASTER_KEY = "sk-" + hashlib.sha256(b"nobody's").hexdigest()
 
 
@@ -173,7 +176,7 @@ def front(
     with ExitStack() as stack:
         upstream = stack.enter_context(model(seen))
         service: GuardService | None = None
-        if guard is None and name != "vllm":
+        if guard is None and name not in INSIDE:
             service = GuardService(
                 snapshot, folder / "guard", hops + (name not in NO_ADDRESS_OF_ITS_OWN), token, account
             )
@@ -200,7 +203,9 @@ def front(
             arguments.append("--token")
         if account is not None:
             arguments += ["--account-header", account]
-        text = printed(name, *arguments)
+        if name.endswith(IN_PROCESS):
+            arguments += ["--in-process", "--events", str(folder / "events")]
+        text = printed(name.removesuffix(IN_PROCESS), *arguments)
         command, env = _START[name](folder, text, port, upstream)
         if token is not None:
             env = {**env, "STILLWATCH_GUARD_TOKEN": token}
@@ -208,10 +213,10 @@ def front(
         if keys is not None:
             users = {key: {"user_id": account} for key, account in keys.items()}
             env = {**env, "STILLWATCH_KEYS": json.dumps(users)}
-        path = "/health/liveliness" if name == "litellm" else "/healthz"
+        path = "/health/liveliness" if name.startswith("litellm") else "/healthz"
         ready = f"http{'' if trust is None else 's'}://127.0.0.1:{port}{path}"
         stack.enter_context(running(command, ready, folder=folder, env=env, timeout_s=120, trust=trust))
-        if name == "litellm":
+        if name.startswith("litellm"):
             log = folder / "output.txt"
         yield Front(name, port, folder, service, log, seen, trust)
 
@@ -274,6 +279,8 @@ def _litellm(folder: Path, text: str, port: int, upstream: int) -> tuple[list[st
         LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_MASTER_KEY=MASTER_KEY, STILLWATCH_KEYS="{}",
         STILLWATCH_EVENTS=str(folder / "events.jsonl"),
     )  # fmt: skip
+    if "StillwatchGuardrail" in text:
+        env |= {"PYTHONPATH": str(ROOT / "src"), "STILLWATCH_GUARD_SECRET": SECRET}
     return [str(command), "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)], env
 
 
@@ -296,4 +303,7 @@ def vllm_stand_in(folder: Path) -> Path:
     return out
 
 
-_START = {"nginx": _nginx, "caddy": _caddy, "envoy": _envoy, "litellm": _litellm, "vllm": _vllm}
+_START = {
+    "nginx": _nginx, "caddy": _caddy, "envoy": _envoy, "litellm": _litellm, "litellm-in-process": _litellm,
+    "vllm": _vllm,
+}  # fmt: skip

@@ -57,7 +57,15 @@ def test_same_subject_same_decision(door: Front, live: Live, path: str, stream: 
             assert got == 400
             assert error["error"]["message"] in json.dumps(json.loads(text))
             continue
-        assert (got, json.loads(text)) == (status, error)
+        if door.name == "litellm-in-process":
+            # In the form of LiteLLM's own errors.
+            said = json.loads(text)["error"]
+            for name in ("type", "message"):
+                assert said[name] == error["error"][name]
+            assert said["provider_specific_fields"] == {n: error["error"][n] for n in ("code", "appeal")}
+            assert got == status
+        else:
+            assert (got, json.loads(text)) == (status, error)
         assert headers["content-type"] == "application/json"
         assert headers.get("retry-after") == expected.get("retry-after")
     assert len(door.seen) == before
@@ -68,7 +76,7 @@ def test_same_subject_same_decision(door: Front, live: Live, path: str, stream: 
     if stream:
         assert headers["content-type"].startswith("text/event-stream")
     assert len(door.seen) == before + 1
-    if door.name != "litellm":
+    if not door.name.startswith("litellm"):
         assert door.seen[-1]["x-stillwatch-action"] == "allow"
 
 
@@ -76,7 +84,11 @@ def test_a_decision_names_what_its_door_did_not_see(door: Front) -> None:
     before = door.guard.told()["lacked"] if door.guard is not None else {}
     for _ in range(3):
         assert door.ask(FREE, CHAT, headers=ADDRESS)[0] == 200
-    if door.guard is None:
+    if door.name == "litellm-in-process":
+        assert door.ask(BLOCKED, CHAT, headers=ADDRESS)[0] == 403
+        # Of what is about time a member lacks more.
+        lacked = set(_told(door)[-1]["lacked"]) - {"hours"}
+    elif door.guard is None:
         lacked = set(door.seen[-1]["x-stillwatch-lacked"].split(","))
     else:
         after = door.guard.told()["lacked"]
@@ -84,6 +96,18 @@ def test_a_decision_names_what_its_door_did_not_see(door: Front) -> None:
         assert all(after[name] - before.get(name, 0) in (0, 3) for name in after)
     # The time is the clock's at every door.
     assert lacked - {"time"} == DOORS[door.name].lacks()
+
+
+def _told(door: Front) -> list[dict[str, Any]]:
+    """The decisions in the gateway's log."""
+    found = [line for line in door.log.read_text("utf-8").splitlines() if line.startswith('{"action"')]
+    return [json.loads(line) for line in found]
+
+
+def _told(door: Front) -> list[dict[str, Any]]:
+    """The decisions in the gateway's log."""
+    found = [line for line in door.log.read_text("utf-8").splitlines() if line.startswith('{"action"')]
+    return [json.loads(line) for line in found]
 
 
 def test_a_stream_arrives_as_it_is_written(door: Front) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from stillwatch.guard.config import GATEWAYS
+from stillwatch.guard.config import GATEWAYS, IN_PROCESS
 from tests.guard.conftest import Scanned
 from tests.guard.test_decide import _strong
 from tests.servers.guarded import MASTER_KEY, SECRET, vllm_stand_in
@@ -26,6 +26,7 @@ from tests.servers.upstream import ANSWER, model
 pytestmark = pytest.mark.server
 
 KEY = "sk-of-a-member"
+NAMES = (*GATEWAYS, *(f"{name}-in-process" for name in IN_PROCESS))
 PAGES = ROOT / "docs" / "gateways"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -37,7 +38,7 @@ def snapshot(scanned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     return alive(demo, {KEY: _strong(demo)[0]["account_id"]})
 
 
-@pytest.mark.parametrize("name", GATEWAYS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_page_keeps_its_promises(name: str, snapshot: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         missing("curl is not installed: the pages ask with it")
@@ -55,7 +56,7 @@ def test_a_page_keeps_its_promises(name: str, snapshot: Path, tmp_path: Path) ->
         shutil.copy(snapshot, tmp_path / "snapshot")
         (tmp_path / "secret").write_text(SECRET)
         env = clean_environment(
-            PYTHONPATH=str(ROOT / "src"), API_KEY=MASTER_KEY if name == "litellm" else KEY,
+            PYTHONPATH=str(ROOT / "src"), API_KEY=MASTER_KEY if name.startswith("litellm") else KEY,
             LITELLM_MASTER_KEY=MASTER_KEY, LITELLM_LOCAL_MODEL_COST_MAP="True", STILLWATCH_TEST_MODEL=str(upstream),
             XDG_DATA_HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path),
         )  # fmt: skip
@@ -65,6 +66,11 @@ def test_a_page_keeps_its_promises(name: str, snapshot: Path, tmp_path: Path) ->
     assert ANSWER in (tmp_path / "answer.json").read_text("utf-8")
     if name == "litellm":
         assert '"requests":1,' in told
+        return
+    if name == "litellm-in-process":
+        assert "the guard is ready: mode shadow" in told
+        assert '"status":200' in told
+        assert "hello" not in told
         return
     assert '"would":"block"' in told
     action = "action" if name in ("nginx", "vllm") else "stillwatch_action"
@@ -82,6 +88,7 @@ def _programs(name: str, folder: Path) -> list[str]:
         return [str(installed("nginx", "STILLWATCH_NGINX", "apt-get install nginx-light").parent)]
     if name == "vllm":
         return [str(vllm_stand_in(folder))]
+    name = name.removesuffix("-in-process")
     return [str(program(name, f"STILLWATCH_{name.upper()}").parent)]
 
 
@@ -114,5 +121,5 @@ def _stop(group: int) -> None:
 
 def test_every_gateway_has_a_page_and_the_guide_names_it() -> None:
     guide = (ROOT / "docs" / "guard.md").read_text("utf-8")
-    assert {path.stem for path in PAGES.glob("*.md")} == set(GATEWAYS)
-    assert all(f"gateways/{name}.md" in guide for name in GATEWAYS)
+    assert {path.stem for path in PAGES.glob("*.md")} == set(NAMES)
+    assert all(f"gateways/{name}.md" in guide for name in NAMES)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+THOUGHT = "First the fox, then the dog."
+"""What the model shows of its reasoning where it is asked to think aloud."""
 ANSWER = "The quick brown fox jumps over the lazy dog."
 INPUT_TOKENS, OUTPUT_TOKENS = 21, 10
 _NUMBERS = itertools.count(1)
@@ -71,6 +73,9 @@ class _Model(_Quiet):
             time.sleep(0.5 if part else 0)
 
 
+_LOGPROBS = {"content": [{"token": "The", "logprob": -0.125, "bytes": [84, 104, 101], "top_logprobs": []}]}
+
+
 def _chat(asked: dict[str, Any]) -> list[bytes]:
     head = {"id": f"chatcmpl-{next(_NUMBERS):04d}", "created": 1_772_366_400, "model": asked.get("model")}
     usage = {
@@ -78,15 +83,24 @@ def _chat(asked: dict[str, Any]) -> list[bytes]:
         "completion_tokens": OUTPUT_TOKENS,
         "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
     }
+    aloud = "think aloud" in json.dumps(asked)
     if not asked.get("stream"):
         message = {"role": "assistant", "content": ANSWER}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": message}
+        if aloud:
+            message["reasoning_content"] = THOUGHT
+            choice["logprobs"] = _LOGPROBS
         whole = {**head, "object": "chat.completion", "usage": usage, "choices": [choice]}
         return [json.dumps(whole).encode()]
     parts: list[dict[str, Any]] = [
         {"choices": [{"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}]}
         for word in ANSWER.replace(" ", " |").split("|")
     ]
+    if aloud:
+        parts[0]["choices"][0]["logprobs"] = _LOGPROBS
+        parts.insert(
+            0, {"choices": [{"index": 0, "delta": {"role": "assistant", "reasoning_content": THOUGHT}}]}
+        )
     parts.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     parts.append({"choices": [], "usage": usage})
     lines = [json.dumps({**head, "object": "chat.completion.chunk", **part}) for part in parts]
@@ -101,13 +115,18 @@ def _response(asked: dict[str, Any]) -> list[bytes]:
         "status": "completed",
         "content": [{"type": "output_text", "text": ANSWER, "annotations": []}],
     }
+    output: list[dict[str, Any]] = [item]
+    aloud = "think aloud" in json.dumps(asked)
+    if aloud:
+        summary = [{"type": "summary_text", "text": THOUGHT}]
+        output.insert(0, {"id": "rs_upstream", "type": "reasoning", "summary": summary})
     whole = {
         "id": f"resp_{next(_NUMBERS):04d}",
         "object": "response",
         "created_at": 1_772_366_400,
         "status": "completed",
         "model": asked.get("model"),
-        "output": [item],
+        "output": output,
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
@@ -121,7 +140,7 @@ def _response(asked: dict[str, Any]) -> list[bytes]:
     }
     if not asked.get("stream"):
         return [json.dumps(whole).encode()]
-    place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+    place = {"item_id": item["id"], "output_index": len(output) - 1, "content_index": 0}
     events: list[dict[str, Any]] = [
         {
             "type": "response.created",
@@ -131,6 +150,13 @@ def _response(asked: dict[str, Any]) -> list[bytes]:
         {"type": "response.output_text.done", **place, "text": ANSWER},
         {"type": "response.completed", "response": whole},
     ]
+    if aloud:
+        thought = {"item_id": "rs_upstream", "output_index": 0, "summary_index": 0}
+        events[1:1] = [
+            {"type": "response.output_item.added", "output_index": 0, "item": {**output[0], "summary": []}},
+            {"type": "response.reasoning_summary_text.delta", **thought, "delta": THOUGHT},
+            {"type": "response.output_item.done", "output_index": 0, "item": output[0]},
+        ]
     return [
         f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': number})}\n\n".encode()
         for number, event in enumerate(events)

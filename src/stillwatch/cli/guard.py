@@ -338,12 +338,20 @@ def config(
     log: Annotated[str | None, typer.Option("--log", help="File of the gateway's log.")] = None,
     snapshot: Annotated[str, typer.Option(help="The snapshot file.")] = PLAIN.snapshot,
     model: Annotated[str, typer.Option(help="What vLLM serves.")] = PLAIN.model,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="LiteLLM: the guard runs inside it, not beside it.")
+    ] = False,
+    events: Annotated[
+        str | None,
+        typer.Option("--events", help="Inside LiteLLM: folder for a log of requests, without text."),
+    ] = None,
 ) -> None:
     """Print a gateway's configuration that asks the guard, ready to use."""
     setup = Setup(
         upstream=upstream, guard=guard, listen=listen, timeout_ms=timeout_ms, closed=closed, hops=hops,
         credential=credential, account_header=account_header, identity=tuple(identity or ()), token=token,
         certificate=tls_cert, key=tls_key, log=log, snapshot=snapshot, model=model,
+        in_process=in_process, events=events,
     )  # fmt: skip
     print(render(gateway, setup), end="")
 

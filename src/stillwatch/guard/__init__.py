@@ -7,24 +7,9 @@ decision = guard.decide(Subject(account="...", prompt="...", ip="..."))
 
 from __future__ import annotations
 
-import sys
+from stillwatch.guard.lean import load_numba
 
-
-def _numba_without_scipy() -> None:
-    """Load numba without its look at scipy's version, which would load a package that a gateway has no use for.
-
-    numba takes an ImportError there as "not installed". Where scipy is loaded already nothing is done.
-    """
-    if "numba" in sys.modules or "scipy" in sys.modules:
-        return
-    sys.modules["scipy"] = None  # type: ignore[assignment]
-    try:
-        import numba  # noqa: F401
-    finally:
-        del sys.modules["scipy"]
-
-
-_numba_without_scipy()
+load_numba()
 
 from stillwatch.guard.decide import Guard  # noqa: E402
 from stillwatch.guard.policy import ACTIONS, Action, Policy, parse_policy, read_policy  # noqa: E402

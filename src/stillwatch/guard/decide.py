@@ -20,6 +20,7 @@ from stillwatch.guard.account import Account, Bits, Rows, view
 from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.ladder import Fact, Ladder
 from stillwatch.guard.recent import Recent, added_up, known_only
+from stillwatch.guard.lean import load_numba
 from stillwatch.guard.sight import Sight
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Snapshot
 from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
@@ -86,6 +87,7 @@ class Guard:
 
     def warm(self) -> None:
         """Compile everything that a request may need. Call it before the first request."""
+        load_numba(for_compiling=True)
         measured = np.zeros(1, np.int16)
         place = np.zeros(0, np.int32)
         self._measure(place, 0, measured[:0], measured.astype(np.int64)[:0], np.zeros(0))

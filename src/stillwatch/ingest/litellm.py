@@ -32,6 +32,7 @@ from stillwatch.ingest.replies import response_columns
 from stillwatch.ingest.rows import batches
 from stillwatch.ingest.source import Source
 from stillwatch.schema.errors import FormatError, Where
+from stillwatch.schema.tables import OWN_REFUSAL
 
 _EMPTY = msgspec.Raw(b"null")
 
@@ -74,9 +75,13 @@ class _Event(msgspec.Struct, gc=False):
     model_parameters: Any = None
     error_str: Any = None
     error_information: Any = None
+    guardrail_information: Any = None
     metadata: _Metadata | None = None
 
 
+FIELDS, METADATA_FIELDS = _Event.__struct_fields__, _Metadata.__struct_fields__
+"""Fields of an event, and of its metadata, that are read."""
+_decode_event = msgspec.json.Decoder(_Event).decode
 _MARKS = frozenset({"litellm_call_id", "model_group", "call_type", "startTime", "metadata", "hidden_params"})
 _CALLS = {
     "completion": "chat.completions",
@@ -115,6 +120,11 @@ class LiteLLMImporter:
         with_text = options.columns is None or bool(CONTENT_COLUMNS & options.columns)
         pieces = read_objects(source, msgspec.json.Decoder(_Event))
         yield from batches(pieces, options, lambda event: _columns(event, with_text), _owner)
+
+
+def event_columns(data: bytes) -> Columns:
+    """Canonical columns of one event, given as JSON. Raises msgspec.DecodeError where it is no event."""
+    return _columns(_decode_event(data), True)
 
 
 def _account(metadata: _Metadata) -> str | None:
@@ -212,7 +222,23 @@ def _failure(event: _Event) -> Columns:
     text = _text(info.get("error_message")) or _text(event.error_str) or ""
     if status is None and re.search(r"invalid.{0,20}key|authentication error", text, re.IGNORECASE):
         status = 401
-    return {"status": status, "blocked_by": blocker(text)}
+    return {"status": status, "blocked_by": _own_refusal(event.guardrail_information) or blocker(text)}
+
+
+def _own_refusal(entries: Any) -> str | None:
+    """`stillwatch:ACTION` where our guardrail, inside LiteLLM or called by it, says that it refused. Asked of
+    failures alone: whoever forged it would have had no answer either."""
+    for entry in entries if isinstance(entries, list) else ():
+        if (
+            isinstance(entry, Mapping)
+            and "stillwatch" in (entry.get("guardrail_provider"), entry.get("guardrail_name"))
+            and entry.get("guardrail_status") == "guardrail_intervened"
+        ):
+            said = entry.get("guardrail_response")
+            return OWN_REFUSAL + (
+                _text(said.get("action") if isinstance(said, Mapping) else None) or "refused"
+            )
+    return None
 
 
 def _latency_ms(event: _Event) -> float | None:

@@ -22,6 +22,8 @@ GATEWAYS: Mapping[str, str] = {
     "vllm": "vllm.sh",
 }
 """Template of each gateway."""
+IN_PROCESS: Mapping[str, str] = {"litellm": "litellm_in_process.yaml"}
+"""Template where the guard runs inside the gateway."""
 NO_ADDRESS_OF_ITS_OWN = frozenset({"litellm", "vllm"})
 """Gateways that add no entry to `x-forwarded-for`."""
 IDENTITY = (
@@ -88,6 +90,10 @@ class Setup:
     """The snapshot file, for the guard's own command line."""
     model: str = "MODEL"
     """What `vllm serve` serves."""
+    in_process: bool = False
+    """The guard runs inside the gateway: no service beside it."""
+    events: str | None = None
+    """Folder in which the guard inside LiteLLM logs what was asked, without text."""
 
     def __post_init__(self) -> None:
         _address(self.upstream, "--upstream", "http://127.0.0.1:8000")
@@ -116,7 +122,7 @@ class Setup:
             raise UsageError("a certificate and its key go together", hint="--tls-cert FILE --tls-key FILE")
         for option, path in (
             ("--tls-cert", self.certificate), ("--tls-key", self.key), ("--log", self.log),
-            ("--snapshot", self.snapshot),
+            ("--snapshot", self.snapshot), ("--events", self.events),
         ):  # fmt: skip
             if path is not None and not _PATH.fullmatch(path):
                 raise UsageError(
@@ -143,7 +149,12 @@ def render(gateway: str, setup: Setup) -> str:
     """The configuration of one of `GATEWAYS`. UsageError for another name."""
     if gateway not in GATEWAYS:
         raise UsageError(f"{gateway!r} is no gateway that is known", hint=f"one of: {', '.join(GATEWAYS)}")
-    template = files(__package__).joinpath(GATEWAYS[gateway]).read_text("utf-8")
+    if setup.in_process and gateway not in IN_PROCESS:
+        raise UsageError(
+            f"the guard does not run inside {gateway}", hint=f"--in-process is for: {', '.join(IN_PROCESS)}"
+        )
+    name = (IN_PROCESS if setup.in_process else GATEWAYS)[gateway]
+    template = files(__package__).joinpath(name).read_text("utf-8")
     host, _, port = setup.listen.rpartition(":")
     upstream, guard = _address(setup.upstream), _address(setup.guard)
     proxies = setup.hops + (gateway not in NO_ADDRESS_OF_ITS_OWN)
@@ -156,10 +167,12 @@ def render(gateway: str, setup: Setup) -> str:
         "hops": str(setup.hops), "proxies": str(proxies), "credential": setup.credential,
         "account_header": (setup.account_header or "").lower(), "certificate": setup.certificate or "",
         "key": setup.key or "", "log": setup.log or "", "snapshot": setup.snapshot, "model": setup.model,
+        "events": setup.events or "",
     }  # fmt: skip
     flags = {
         "closed": setup.closed, "hops": setup.hops > 0, "account": setup.account_header is not None,
         "token": setup.token, "tls": setup.certificate is not None, "log": setup.log is not None,
+        "events": setup.events is not None,
     }  # fmt: skip
     lists = {"removed": setup.removed()}
     return "".join(_line(line, values, flags, lists) for line in template.splitlines(keepends=True))
@@ -193,4 +206,14 @@ def _address(text: str, option: str = "", example: str = "") -> tuple[str, int]:
     return host, 80 if port is None else port
 
 
-__all__ = ["ADDRESS", "CREDENTIALS", "FINGERPRINT", "GATEWAYS", "IDENTITY", "OURS", "Setup", "render"]
+__all__ = [
+    "ADDRESS",
+    "CREDENTIALS",
+    "FINGERPRINT",
+    "GATEWAYS",
+    "IDENTITY",
+    "IN_PROCESS",
+    "OURS",
+    "Setup",
+    "render",
+]

@@ -3,8 +3,8 @@ that take the name of a class (`vllm serve --middleware stillwatch.guard.doors.a
 
 Pure ASGI 3 (https://asgi.readthedocs.io/en/latest/specs/www.html), no framework. A request's body is read before the
 application sees it, up to `sight.MOST_BODY`; then the application gets it message by message as it came. What is
-larger is passed on unread. `strip`, `mark` and `observe` are the application's: it finds the decision in
-`scope["state"]["stillwatch"]`.
+larger is passed on unread. `strip` is carried out here. The application finds the decision in
+`scope["state"]["stillwatch"]` and the action in the header `x-stillwatch-action`: `mark` is handed over to it so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from stillwatch.guard.doors.carry import Answers, StripSend, stripped_request, told
 from stillwatch.guard.doors.http import Identity, identity, refusal, subject_of, tell
 from stillwatch.guard.doors.watched import Watched, watched
 from stillwatch.guard.sight import MOST_BODY
@@ -33,6 +34,7 @@ class StillwatchMiddleware:
         self.app = app
         self._watched = guard or watched()
         self._who = who or identity()
+        self.answers = Answers()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope.get("method") != "POST":
@@ -50,6 +52,11 @@ class StillwatchMiddleware:
             await send({"type": "http.response.body", "body": answer})
             return
         scope.setdefault("state", {})["stillwatch"] = decision
+        scope["headers"] = told(scope["headers"], decision.action)
+        if decision.action == "strip":
+            whole = messages[-1]["type"] == "http.request" and not messages[-1].get("more_body", False)
+            messages = stripped_request(scope, messages, body, whole)
+            send = StripSend(send, self.answers)
         waiting = iter(messages)
 
         async def again() -> Message:

@@ -49,6 +49,9 @@ DOORS: Mapping[str, Door] = {
         "LiteLLM's Generic Guardrail API", frozenset({"user", "prompt", "system", "tools", "address"}), "400",
         "`error (fail-open)` in its log",
     ),
+    "litellm-in-process": Door(
+        "LiteLLM, in its process", frozenset({"user", "address"}) | _BODY, "403, 429", "no service to wait for"
+    ),
     "vllm": Door("ASGI middleware (`vllm --middleware`)", _WHO | _BODY, "403, 429", "no service to wait for"),
 }  # fmt: skip
 
