@@ -69,9 +69,7 @@ class ExternalProcessor:
                 elif unreadable(headers):
                     await context.write(self.answer(headers, UNREAD, body_phase=False))
                 else:
-                    await context.write(
-                        WAIT if any(n == b"content-length" for n, _ in headers) else WAIT_PARTIAL
-                    )
+                    await context.write(_wait(headers))
             elif message.HasField("request_body"):
                 part = message.request_body
                 body = unpacked(headers, part.body) if part.end_of_stream else UNREAD
@@ -102,12 +100,16 @@ class ExternalProcessor:
             answer = _go_on(decision, body_phase, body is not None)
             if len(self._kept) < MOST_KEPT:
                 self._kept[key] = answer
-        if self._note is None and mended is None:
+        length = None if body_phase else _length(headers)
+        if self._note is None and length is None and mended is None:
             return answer
         out = pb.ProcessingResponse()
         out.ParseFromString(answer)
         response = (out.request_body if body_phase else out.request_headers).response
-        _set(response.header_mutation, EXCHANGE, exchange)
+        if self._note is not None:
+            _set(response.header_mutation, EXCHANGE, exchange)
+        if length is not None:
+            _set(response.header_mutation, "content-length", length)
         if mended is not None:
             response.body_mutation.body = mended
             response.header_mutation.remove_headers.append("content-encoding")
@@ -185,14 +187,19 @@ def _override(out: Any, body_mode: int) -> None:
     mode.response_header_mode = mode.request_trailer_mode = mode.response_trailer_mode = pb.SKIP
 
 
-def _wait(body_mode: int) -> bytes:
+def _length(headers: Pairs) -> str | None:
+    """The request's content-length: Envoy takes it away, because the body could be changed, unless it is told again."""
+    found = next((value for name, value in headers if name == b"content-length"), None)
+    return None if found is None else found.decode("latin-1")
+
+
+def _wait(headers: Pairs) -> bytes:
+    """The answer to headers whose body is still to come."""
     out = pb.ProcessingResponse()
-    out.request_headers.response.SetInParent()
-    if body_mode != pb.BUFFERED:
-        _override(out, body_mode)
+    response = out.request_headers.response
+    response.SetInParent()
+    length = _length(headers)
+    if length is not None:
+        _set(response.header_mutation, "content-length", length)
+        _override(out, pb.BUFFERED)
     return bytes(out.SerializeToString())
-
-
-WAIT, WAIT_PARTIAL = _wait(pb.BUFFERED), _wait(pb.BUFFERED_PARTIAL)
-"""The answers to headers whose body is still to come. Envoy is set to `BUFFERED`, under which the request keeps its
-content-length; without one there is nothing to keep, and a body that turns out too long must not end in a 413."""
