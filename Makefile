@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: nginx setup extras demo test test-slow bench bench-guard fuzz lint wheel servers record
+.PHONY: nginx setup extras demo test test-slow bench bench-guard bench-envoy fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -63,6 +63,10 @@ bench: extras
 # Inline decisions with 1 M known accounts, beside the goals; needs 1 GiB while the snapshot is made.
 bench-guard: setup
 	$(PY) scripts/bench_guard.py
+
+# What asking the guard adds through the real Envoy: ext_authz, ext_proc, and a filter that does nothing.
+bench-envoy: setup .venv-envoy/.ready
+	$(PY) -m scripts.bench_envoy
 
 # Coverage-guided fuzzing of the importers, five minutes.
 fuzz: setup

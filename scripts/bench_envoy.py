@@ -1,9 +1,9 @@
 """What asking the guard adds to a request through Envoy: `make bench-envoy`. Prints each figure beside its goal.
 
-One real Envoy with a listener for each way: a filter that does nothing (it sets a header), ext_authz over HTTP, ext_proc
-with request bodies; each as `stillwatch guard config` prints it. Behind them a model that answers at once. The variants take
-turns, round by round, so that whatever else runs on the machine meets them alike; added is the difference of medians
-within a round, and the median over the rounds is printed. A request holds 2 KB of text.
+One real Envoy with a listener for each way: a filter that does nothing (it sets a header), ext_authz over HTTP, and
+ext_proc with request bodies; each as `stillwatch guard config` prints it. Behind them a model that answers at once.
+The variants take turns, round by round, so that whatever else runs on the machine meets them alike; added is the
+difference of medians within a round, and the median over the rounds is printed. A request holds 2 KB of text.
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ def started(command: list[str], env: dict[str, str], folder: Path, ready: str) -
     raise SystemExit(f"{command[0]} does not answer: see {folder}")
 
 
-async def rounds(ports: dict[str, int], requests: list[bytes], turns: int) -> dict[str, list[tuple[float, float, float]]]:
+async def rounds(
+    ports: dict[str, int], requests: list[bytes], turns: int
+) -> dict[str, list[tuple[float, float, float]]]:
     """(p50 ms, p99 ms, requests/s with 16 connections) of each round, by variant."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ports}
     for turn in range(turns + 1):
@@ -190,7 +192,8 @@ def main() -> None:
     vocabulary = words(rng)
     requests = []
     for i in range(options.requests):
-        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text(rng, vocabulary, 2048)}]})
+        asked = {"model": "m", "messages": [{"role": "user", "content": text(rng, vocabulary, 2048)}]}
+        body = json.dumps(asked)
         requests.append(
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer sk-{i % 100}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
@@ -202,21 +205,46 @@ def main() -> None:
         upstream, http, grpc = free_port(), free_port(), free_port()
         kept = {n: os.environ[n] for n in ("PATH", "HOME") if n in os.environ}
         env = kept | {
-            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "STILLWATCH_GUARD_SECRET": SECRET.decode(), "NO_PROXY": "127.0.0.1",
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "STILLWATCH_GUARD_SECRET": SECRET.decode(),
+            "NO_PROXY": "127.0.0.1",
         }  # fmt: skip
         config, ports = configuration(upstream, http, grpc, folder)
         (folder / "envoy.json").write_text(json.dumps(config))
         python = sys.executable
         try:
             processes.append(
-                started([python, __file__, "--upstream", str(upstream)], env, folder, f"http://127.0.0.1:{upstream}/")
+                started(
+                    [python, __file__, "--upstream", str(upstream)],
+                    env,
+                    folder,
+                    f"http://127.0.0.1:{upstream}/",
+                )
             )
             guard = [
-                *(python, "-m", "stillwatch", "guard", "serve", "--snapshot", "snapshot", "--port", str(http)),
+                *(
+                    python,
+                    "-m",
+                    "stillwatch",
+                    "guard",
+                    "serve",
+                    "--snapshot",
+                    "snapshot",
+                    "--port",
+                    str(http),
+                ),
                 *("--proxies", "1", "--grpc", f"127.0.0.1:{grpc}", "--exchanges", "exchanges"),
             ]
             processes.append(started(guard, env, folder, f"http://127.0.0.1:{http}/readyz"))
-            envoy = [options.envoy, "-c", "envoy.json", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+            envoy = [
+                options.envoy,
+                "-c",
+                "envoy.json",
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+                "-l",
+                "error",
+            ]
             processes.append(started(envoy, env, folder, f"http://127.0.0.1:{ports['nothing']}/"))
             before = os.getloadavg()[0]
             found = asyncio.run(rounds(ports, requests, options.rounds))
@@ -225,7 +253,8 @@ def main() -> None:
                 process.send_signal(signal.SIGTERM)
                 process.wait(20)
     base = found["nothing"]
-    print(f"{options.rounds} rounds of {options.requests} requests; load before {before:.1f}, after {os.getloadavg()[0]:.1f}")
+    after = os.getloadavg()[0]
+    print(f"{options.rounds} rounds of {options.requests}; load before {before:.1f}, after {after:.1f}")
     for name, values in found.items():
         p50, p99, rate = (statistics.median(column) for column in zip(*values, strict=True))
         added = statistics.median(v[0] - b[0] for v, b in zip(values, base, strict=True))

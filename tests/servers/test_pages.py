@@ -37,7 +37,7 @@ def snapshot(scanned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     return alive(demo, {KEY: _strong(demo)[0]["account_id"]})
 
 
-@pytest.mark.parametrize("name", GATEWAYS)
+@pytest.mark.parametrize("name", [*GATEWAYS, "envoy-ext_proc"])
 def test_a_page_keeps_its_promises(name: str, snapshot: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         missing("curl is not installed: the pages ask with it")
@@ -46,8 +46,14 @@ def test_a_page_keeps_its_promises(name: str, snapshot: Path, tmp_path: Path) ->
         text = "".join(_BLOCK.findall((PAGES / f"{name}.md").read_text("utf-8")))
         assert "guard config" in text
         # The page's ports may be in use here.
-        ports = {"8000": upstream, "8080": free_port(), "8645": free_port(), "4000": free_port()}
-        text = re.sub(r":(8000|8080|8645)\b|--port 4000|:4000\b", lambda m: _port(m[0], ports), text)
+        ports = {
+            "8000": upstream,
+            "8080": free_port(),
+            "8645": free_port(),
+            "8646": free_port(),
+            "4000": free_port(),
+        }
+        text = re.sub(r":(8000|8080|8645|8646)\b|--port 4000|:4000\b", lambda m: _port(m[0], ports), text)
         text = text.replace("guard serve", f"guard serve --port {ports['8645']}")
         text = re.sub(
             r"guard config (\w+)", rf"guard config \1 --guard http://127.0.0.1:{ports['8645']}", text
@@ -82,6 +88,7 @@ def _programs(name: str, folder: Path) -> list[str]:
         return [str(installed("nginx", "STILLWATCH_NGINX", "apt-get install nginx-light").parent)]
     if name == "vllm":
         return [str(vllm_stand_in(folder))]
+    name = name.partition("-")[0]
     return [str(program(name, f"STILLWATCH_{name.upper()}").parent)]
 
 
@@ -114,5 +121,5 @@ def _stop(group: int) -> None:
 
 def test_every_gateway_has_a_page_and_the_guide_names_it() -> None:
     guide = (ROOT / "docs" / "guard.md").read_text("utf-8")
-    assert {path.stem for path in PAGES.glob("*.md")} == set(GATEWAYS)
+    assert {path.stem for path in PAGES.glob("*.md")} == {*GATEWAYS, "envoy-ext_proc"}
     assert all(f"gateways/{name}.md" in guide for name in GATEWAYS)

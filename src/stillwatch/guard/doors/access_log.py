@@ -17,7 +17,7 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -82,10 +82,11 @@ class AccessLog:
             self._bytes -= len(found[1] or b"")
         return found
 
-    async def stream(self, context: Any) -> None:
-        """StreamAccessLogs: entries until Envoy hangs up (`grpc.aio.ServicerContext`)."""
-        while isinstance(data := await context.read(), bytes):
+    async def stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """StreamAccessLogs: entries until Envoy hangs up. The answer at the end is empty."""
+        async for data in messages:
             self.take(data)
+        yield b""
 
     def take(self, data: bytes) -> None:
         """One message of entries; dropped, and counted, where too many wait."""

@@ -96,9 +96,9 @@ def _classes() -> dict[str, Any]:
             plain = kind.lstrip("*")
             added = message.field.add(name=field, number=number, label=3 if kind[0] == "*" else 1)
             if plain in _KINDS:
-                added.type = _KINDS[plain]  # type: ignore[assignment]
+                added.type = _KINDS[plain]
             else:
-                added.type, added.type_name = 11, f".stillwatch.envoy.{plain}"  # type: ignore[assignment]
+                added.type, added.type_name = 11, f".stillwatch.envoy.{plain}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {

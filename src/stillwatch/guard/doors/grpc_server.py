@@ -6,7 +6,7 @@ One process and one guard for both, so that their counters are the same. Callers
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from stillwatch.guard.doors import envoy_messages as pb
@@ -29,7 +29,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", MOST_BODY + (2 << 20)),
     ("grpc.so_reuseport", 0),
 )
-Handler = Callable[[Any], Awaitable[None]]
+Handler = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 
 
 class GrpcDoor:
@@ -74,15 +74,16 @@ class GrpcDoor:
         if self._log is not None:
             self._log.close()
 
-    def _guarded(self, method: Handler) -> Callable[[Any, Any], Awaitable[None]]:
-        async def handle(_: Any, context: Any) -> None:
+    def _guarded(self, method: Handler) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+        async def handle(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             if self._token is not None:
                 given = dict(context.invocation_metadata() or ()).get(TOKEN, "")
                 if not hmac.compare_digest(given.encode(), self._token):
                     self._service.strangers += 1
                     # As from a service that is away: Envoy goes on without, or refuses, as it was told to.
                     await context.abort(grpc.StatusCode.UNAVAILABLE, f"{TOKEN} is missing or wrong")
-            await method(context)
+            async for answer in method(messages):
+                yield answer
 
         return handle
 
