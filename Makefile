@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: nginx setup extras demo test test-slow bench bench-guard bench-litellm fuzz lint wheel servers record
+.PHONY: nginx setup extras demo test test-slow bench bench-guard bench-envoy bench-litellm fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -70,6 +70,10 @@ bench-guard: setup
 # What the guard adds to a real LiteLLM, in its process and over HTTP.
 bench-litellm: setup servers
 	$(PY) -m scripts.bench_litellm
+
+# What asking the guard adds through the real Envoy: ext_authz, ext_proc, and a filter that does nothing.
+bench-envoy: setup .venv-envoy/.ready
+	$(PY) -m scripts.bench_envoy
 
 # Coverage-guided fuzzing of the importers, five minutes.
 fuzz: setup

@@ -99,9 +99,15 @@ class Asked:
 
 
 @pytest.fixture
-def listener() -> Iterator[tuple[int, Asked]]:
-    """(port, what it heard last): allows everything."""
+def listener(request: pytest.FixtureRequest) -> Iterator[tuple[int, Asked]]:
+    """(port, what it heard last): allows everything. Over gRPC where the test's `name` is ext_proc."""
     heard = Asked()
+    if request.node.callspec.params.get("name") == "ext_proc":
+        from tests.servers.envoy_grpc import processor
+
+        with processor(heard) as port:
+            yield port, heard
+        return
 
     class Listener(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -47,7 +47,13 @@ class GuardService:
     """`stillwatch guard serve` as a process of its own, that can be stopped, hung and started again on its port."""
 
     def __init__(
-        self, snapshot: Path, folder: Path, proxies: int, token: str | None, account: str | None
+        self,
+        snapshot: Path,
+        folder: Path,
+        proxies: int,
+        token: str | None,
+        account: str | None,
+        *more: str,
     ) -> None:
         self.port = free_port()
         self._folder = folder
@@ -55,6 +61,7 @@ class GuardService:
             *(sys.executable, "-m", "stillwatch", "guard", "serve", "--snapshot", str(snapshot)),
             *("--port", str(self.port), "--proxies", str(proxies)),
             *(() if account is None else ("--account-header", account)),
+            *more,
         ]
         self._env = clean_environment(PYTHONPATH=str(ROOT / "src"), STILLWATCH_GUARD_SECRET=SECRET)
         if token is not None:
@@ -150,7 +157,8 @@ class Front:
         text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
         marks = {
             "nginx": '"action":"unavailable"', "caddy": '"stillwatch_action":"unavailable"',
-            "envoy": '"stillwatch_unavailable":"true"', "litellm": "Generic Guardrail API error (fail-open)",
+            "envoy": '"stillwatch_unavailable":"true"', "ext_proc": '"stillwatch_unavailable":"1"',
+            "litellm": "Generic Guardrail API error (fail-open)",
         }  # fmt: skip
         return text.count(marks[self.name])
 
@@ -176,9 +184,11 @@ def front(
     with ExitStack() as stack:
         upstream = stack.enter_context(model(seen))
         service: GuardService | None = None
+        grpc = guard if guard is not None else free_port()
         if guard is None and name not in INSIDE:
+            more = _grpc(grpc, folder) if name == "ext_proc" else ()
             service = GuardService(
-                snapshot, folder / "guard", hops + (name not in NO_ADDRESS_OF_ITS_OWN), token, account
+                snapshot, folder / "guard", hops + (name not in NO_ADDRESS_OF_ITS_OWN), token, account, *more
             )
             stack.callback(service.close)
             service.start()
@@ -205,7 +215,9 @@ def front(
             arguments += ["--account-header", account]
         if name.endswith(IN_PROCESS):
             arguments += ["--in-process", "--events", str(folder / "events")]
-        text = printed(name.removesuffix(IN_PROCESS), *arguments)
+        if name == "ext_proc":
+            arguments += ["--filter", "ext_proc", "--guard-grpc", f"127.0.0.1:{grpc}", "--exchanges"]
+        text = printed("envoy" if name == "ext_proc" else name.removesuffix(IN_PROCESS), *arguments)
         command, env = _START[name](folder, text, port, upstream)
         if token is not None:
             env = {**env, "STILLWATCH_GUARD_TOKEN": token}
@@ -303,7 +315,12 @@ def vllm_stand_in(folder: Path) -> Path:
     return out
 
 
+def _grpc(port: int, folder: Path) -> tuple[str, ...]:
+    """What the guard's service is told beside, for Envoy over gRPC."""
+    return "--grpc", f"127.0.0.1:{port}", "--exchanges", str(folder / "exchanges")
+
+
 _START = {
-    "nginx": _nginx, "caddy": _caddy, "envoy": _envoy, "litellm": _litellm, "litellm-in-process": _litellm,
-    "vllm": _vllm,
+    "nginx": _nginx, "caddy": _caddy, "envoy": _envoy, "ext_proc": _envoy, "litellm": _litellm,
+    "litellm-in-process": _litellm, "vllm": _vllm,
 }  # fmt: skip

@@ -27,7 +27,7 @@ from tests.servers.upstream import ANSWER
 
 pytestmark = pytest.mark.server
 
-SERVICES = ("nginx", "caddy", "envoy", "litellm")
+SERVICES = ("nginx", "caddy", "envoy", "ext_proc", "litellm")
 """Gateways that ask over the network; vLLM has the guard in its process."""
 
 
@@ -200,7 +200,7 @@ def test_each_door_sees_what_the_table_says(
         subject = litellm_subject(heard.body, Identity(None, 1))
         asked = subject.body
     else:
-        assert heard.path.startswith("/v1/check")
+        assert heard.path.startswith("/v1/chat/completions" if name == "ext_proc" else "/v1/check")
         subject = subject_of(heard.headers, None, heard.body or None, Identity(None, 2))
         asked = json.loads(heard.body) if heard.body else {}
     assert _shown(subject, asked, live) == DOORS[name].sees

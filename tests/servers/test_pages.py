@@ -26,7 +26,7 @@ from tests.servers.upstream import ANSWER, model
 pytestmark = pytest.mark.server
 
 KEY = "sk-of-a-member"
-NAMES = (*GATEWAYS, *(f"{name}-in-process" for name in IN_PROCESS))
+NAMES = (*GATEWAYS, *(f"{name}-in-process" for name in IN_PROCESS), "envoy-ext_proc")
 PAGES = ROOT / "docs" / "gateways"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -47,8 +47,14 @@ def test_a_page_keeps_its_promises(name: str, snapshot: Path, tmp_path: Path) ->
         text = "".join(_BLOCK.findall((PAGES / f"{name}.md").read_text("utf-8")))
         assert "guard config" in text
         # The page's ports may be in use here.
-        ports = {"8000": upstream, "8080": free_port(), "8645": free_port(), "4000": free_port()}
-        text = re.sub(r":(8000|8080|8645)\b|--port 4000|:4000\b", lambda m: _port(m[0], ports), text)
+        ports = {
+            "8000": upstream,
+            "8080": free_port(),
+            "8645": free_port(),
+            "8646": free_port(),
+            "4000": free_port(),
+        }
+        text = re.sub(r":(8000|8080|8645|8646)\b|--port 4000|:4000\b", lambda m: _port(m[0], ports), text)
         text = text.replace("guard serve", f"guard serve --port {ports['8645']}")
         text = re.sub(
             r"guard config (\w+)", rf"guard config \1 --guard http://127.0.0.1:{ports['8645']}", text
@@ -88,7 +94,7 @@ def _programs(name: str, folder: Path) -> list[str]:
         return [str(installed("nginx", "STILLWATCH_NGINX", "apt-get install nginx-light").parent)]
     if name == "vllm":
         return [str(vllm_stand_in(folder))]
-    name = name.removesuffix("-in-process")
+    name = name.partition("-")[0]
     return [str(program(name, f"STILLWATCH_{name.upper()}").parent)]
 
 

@@ -27,7 +27,14 @@ class _Quiet(BaseHTTPRequestHandler):
         pass
 
     def body(self) -> bytes:
-        data = self.rfile.read(int(self.headers.get("content-length") or 0))
+        if "chunked" in (self.headers.get("transfer-encoding") or ""):
+            data = b""
+            while size := int(self.rfile.readline(), 16):
+                data += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            data = self.rfile.read(int(self.headers.get("content-length") or 0))
         return gzip.decompress(data) if self.headers.get("content-encoding") == "gzip" else data
 
     def answer(self, data: bytes, kind: str = "application/json", status: int = 200) -> None:

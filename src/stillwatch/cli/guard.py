@@ -18,6 +18,7 @@ import typer
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.guard.build import VALID_DAYS, Beside, build
 from stillwatch.guard.config import GATEWAYS, Setup, render
+from stillwatch.guard.doors.asgi import App
 from stillwatch.guard.doors.check import CheckService
 from stillwatch.guard.doors.http import Identity
 from stillwatch.guard.doors.watched import Watched
@@ -284,6 +285,12 @@ def serve(
     proxies: Annotated[
         int, typer.Option(help="Proxies in front that add to x-forwarded-for; 0: it is not read.")
     ] = 0,
+    grpc: Annotated[
+        str | None, typer.Option("--grpc", help="HOST:PORT for Envoy's ext_proc. Needs the extra `envoy`.")
+    ] = None,
+    exchanges: Annotated[
+        Path | None, typer.Option("--exchanges", help="Folder for rows of Envoy's exchanges; with --grpc.")
+    ] = None,
     secret_file: Secrets = None,
 ) -> None:
     """Answer proxies over HTTP: /v1/check, and LiteLLM's generic guardrail. Needs the extra `serve`.
@@ -291,7 +298,8 @@ def serve(
     Callers send STILLWATCH_GUARD_TOKEN in x-stillwatch-token. Without one the service listens on loopback only.
     """
     token = os.environ.get("STILLWATCH_GUARD_TOKEN") or None
-    if token is None and host not in ("127.0.0.1", "::1", "localhost"):
+    hosts = {host, *(() if grpc is None else (grpc.rpartition(":")[0].strip("[]"),))}
+    if token is None and not hosts <= {"127.0.0.1", "::1", "localhost"}:
         raise UsageError(
             "without a token the service listens on loopback only", hint="set STILLWATCH_GUARD_TOKEN"
         )
@@ -301,9 +309,32 @@ def serve(
         import uvicorn
     except ImportError as error:
         raise MissingExtraError("uvicorn", "serve", needed_for="the check service") from error
-    guard = Watched(snapshot, read_secret(secret_file))
-    who = Identity(account_header, proxies)
-    uvicorn.run(CheckService(guard, who, token), host=host, port=port, log_level="warning", access_log=False)
+    if exchanges is not None and grpc is None:
+        raise UsageError("--exchanges is written by the gRPC service", hint="add --grpc 127.0.0.1:8646")
+    secret, who = read_secret(secret_file), Identity(account_header, proxies)
+    service = CheckService(Watched(snapshot, secret), who, token)
+    app = service if grpc is None else _with_grpc(service, grpc, exchanges, secret, who, token)
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+
+
+def _with_grpc(
+    service: CheckService,
+    address: str,
+    exchanges: Path | None,
+    secret: Secret,
+    who: Identity,
+    token: str | None,
+) -> App:
+    """The service with Envoy's gRPC services beside it."""
+    # Only here: they need the extra.
+    from stillwatch.guard.doors.access_log import AccessLog
+    from stillwatch.guard.doors.ext_proc import ExternalProcessor
+    from stillwatch.guard.doors.grpc_server import GrpcDoor, WithGrpc
+    from stillwatch.guard.doors.rotated import Rotated
+
+    log = None if exchanges is None else AccessLog(Rotated(exchanges), who, secret)
+    processor = ExternalProcessor(service.decide, who, None if log is None else log.note)
+    return WithGrpc(service, GrpcDoor(address, service, processor, log, token))
 
 
 @guard_app.command("config")
@@ -311,6 +342,15 @@ def config(
     gateway: Annotated[str, typer.Argument(help=f"One of: {', '.join(GATEWAYS)}.")],
     upstream: Annotated[str, typer.Option(help="The model's API.")] = PLAIN.upstream,
     guard: Annotated[str, typer.Option(help="Where `stillwatch guard serve` listens.")] = PLAIN.guard,
+    filter: Annotated[
+        str, typer.Option("--filter", help="How Envoy asks: ext_authz (HTTP) or ext_proc (gRPC).")
+    ] = PLAIN.filter,
+    guard_grpc: Annotated[
+        str, typer.Option("--guard-grpc", help="Where `guard serve --grpc` listens, for ext_proc.")
+    ] = PLAIN.grpc,
+    exchanges: Annotated[
+        bool, typer.Option("--exchanges", help="Envoy's access log goes to `guard serve --exchanges` too.")
+    ] = False,
     listen: Annotated[str, typer.Option(help="HOST:PORT for clients.")] = PLAIN.listen,
     timeout_ms: Annotated[
         int, typer.Option(help="How long the gateway waits for the guard.")
@@ -348,7 +388,8 @@ def config(
 ) -> None:
     """Print a gateway's configuration that asks the guard, ready to use."""
     setup = Setup(
-        upstream=upstream, guard=guard, listen=listen, timeout_ms=timeout_ms, closed=closed, hops=hops,
+        upstream=upstream, guard=guard, filter=filter, grpc=guard_grpc, exchanges=exchanges, listen=listen,
+        timeout_ms=timeout_ms, closed=closed, hops=hops,
         credential=credential, account_header=account_header, identity=tuple(identity or ()), token=token,
         certificate=tls_cert, key=tls_key, log=log, snapshot=snapshot, model=model,
         in_process=in_process, events=events,

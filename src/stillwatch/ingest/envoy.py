@@ -30,6 +30,7 @@ from stillwatch.ingest.registry import Owner, Probe, RawBatch, ReadOptions
 from stillwatch.ingest.rows import Unfit, batches
 from stillwatch.ingest.source import Source
 from stillwatch.schema.errors import FormatError, Where
+from stillwatch.schema.tables import OWN_REFUSAL
 
 NO_MODEL = "none"
 """Stands for the model of a request that failed before it reached one."""
@@ -162,10 +163,13 @@ def _columns(row: _Row, ruled: frozenset[str], with_content: bool) -> Columns | 
 def _blocker(row: _Row) -> str | None:
     case = _text(row, _CASE)
     if case is not None:
-        return f"stillwatch:{case}"
+        return f"{OWN_REFUSAL}{case}"
     details = _text(row, _DETAILS)
     if details is None:
         return None
+    if details.startswith("stillwatch_"):
+        # The guard's own words, over ext_proc: the action, a colon, the exchange.
+        return f"{OWN_REFUSAL}{details.removeprefix('stillwatch_').partition(':')[0]}"
     return next((name for start, name in _BLOCKERS if details.startswith(start)), None)
 
 

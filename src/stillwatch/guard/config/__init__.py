@@ -42,9 +42,11 @@ ADDRESS = (
 )  # fmt: skip
 """Other ways to name an address. Behind trusted proxies they are left alone: the guard reads none of them."""
 OURS = (
-    "x-stillwatch-action", "x-stillwatch-answer", "x-stillwatch-lacked", "x-stillwatch-reason", "x-stillwatch-status",
-    "x-stillwatch-token", "x-envoy-auth-failure-mode-allowed",
+    "x-stillwatch-action", "x-stillwatch-answer", "x-stillwatch-exchange", "x-stillwatch-lacked",
+    "x-stillwatch-reason", "x-stillwatch-status", "x-stillwatch-token", "x-envoy-auth-failure-mode-allowed",
 )  # fmt: skip
+FILTERS = ("ext_authz", "ext_proc")
+"""Envoy's two ways to ask: over HTTP, and over gRPC."""
 CREDENTIALS = ("authorization", "x-api-key")
 """Headers in which the public APIs take an API key."""
 
@@ -64,6 +66,12 @@ class Setup:
     """The model's API, http://HOST:PORT."""
     guard: str = "http://127.0.0.1:8645"
     """The guard's service, http://HOST:PORT."""
+    filter: str = "ext_authz"
+    """How Envoy asks: one of `FILTERS`."""
+    grpc: str = "127.0.0.1:8646"
+    """HOST:PORT of the guard's gRPC service, for ext_proc."""
+    exchanges: bool = False
+    """Send Envoy's access log to the gRPC service, which writes canonical rows."""
     listen: str = "127.0.0.1:8080"
     """HOST:PORT that clients connect to."""
     timeout_ms: int = 250
@@ -98,9 +106,16 @@ class Setup:
     def __post_init__(self) -> None:
         _address(self.upstream, "--upstream", "http://127.0.0.1:8000")
         _address(self.guard, "--guard", "http://127.0.0.1:8645")
-        host, _, port = self.listen.rpartition(":")
-        if not _HOST.fullmatch(host) or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise UsageError(f"--listen {self.listen!r} is no HOST:PORT", hint="for example 127.0.0.1:8080")
+        if self.filter not in FILTERS:
+            raise UsageError(f"--filter {self.filter!r} is not known", hint=f"one of: {', '.join(FILTERS)}")
+        if self.exchanges and self.filter != "ext_proc":
+            raise UsageError("--exchanges needs the gRPC service", hint="add --filter ext_proc")
+        for option, place, example in (("--listen", self.listen, 8080), ("--guard-grpc", self.grpc, 8646)):
+            host, _, port = place.rpartition(":")
+            if not _HOST.fullmatch(host) or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise UsageError(
+                    f"{option} {place!r} is no HOST:PORT", hint=f"for example 127.0.0.1:{example}"
+                )
         if not 1 <= self.timeout_ms <= 60_000:
             raise UsageError(f"--timeout-ms {self.timeout_ms} is not from 1 to 60000")
         if not 0 <= self.hops <= 15:
@@ -157,6 +172,11 @@ def render(gateway: str, setup: Setup) -> str:
     template = files(__package__).joinpath(name).read_text("utf-8")
     host, _, port = setup.listen.rpartition(":")
     upstream, guard = _address(setup.upstream), _address(setup.guard)
+    if setup.filter == "ext_proc":
+        if gateway != "envoy":
+            raise UsageError("--filter is Envoy's", hint="stillwatch guard config envoy --filter ext_proc")
+        at, _, number = setup.grpc.rpartition(":")
+        guard = at, int(number)
     proxies = setup.hops + (gateway not in NO_ADDRESS_OF_ITS_OWN)
     values = {
         "listen": setup.listen, "listen_host": host.strip("[]"), "listen_port": port,
@@ -168,11 +188,14 @@ def render(gateway: str, setup: Setup) -> str:
         "account_header": (setup.account_header or "").lower(), "certificate": setup.certificate or "",
         "key": setup.key or "", "log": setup.log or "", "snapshot": setup.snapshot, "model": setup.model,
         "events": setup.events or "",
+        "more": (" --exchanges exchanges" if setup.exchanges else "")
+        + (f" --account-header {setup.account_header.lower()}" if setup.account_header else ""),
     }  # fmt: skip
     flags = {
         "closed": setup.closed, "hops": setup.hops > 0, "account": setup.account_header is not None,
         "token": setup.token, "tls": setup.certificate is not None, "log": setup.log is not None,
         "events": setup.events is not None,
+        "proc": setup.filter == "ext_proc", "exchanges": setup.exchanges,
     }  # fmt: skip
     lists = {"removed": setup.removed()}
     return "".join(_line(line, values, flags, lists) for line in template.splitlines(keepends=True))
@@ -209,6 +232,7 @@ def _address(text: str, option: str = "", example: str = "") -> tuple[str, int]:
 __all__ = [
     "ADDRESS",
     "CREDENTIALS",
+    "FILTERS",
     "FINGERPRINT",
     "GATEWAYS",
     "IDENTITY",

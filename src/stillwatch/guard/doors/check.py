@@ -38,7 +38,7 @@ class CheckService:
         self._watched, self._who = guard, who
         self._token = None if token is None else token.encode()
         self._lacked: Counter[str] = Counter()
-        self._strangers = 0
+        self.strangers = 0
         """Callers that were not answered, for want of the token."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -63,7 +63,7 @@ class CheckService:
         if self._token is not None:
             given = next((v for n, v in scope["headers"] if n.lower() == TOKEN_HEADER), b"")
             if not hmac.compare_digest(given, self._token):
-                self._strangers += 1
+                self.strangers += 1
                 return 503, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
         _, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
         if not check:
@@ -71,7 +71,7 @@ class CheckService:
         # Proxies that pass no body on send an empty one.
         peer = scope.get("client")
         subject = subject_of(scope["headers"], peer[0] if peer else None, body or None, self._who)
-        decision = self._decide(subject)
+        decision = self.decide(subject)
         refused = refusal(decision)
         about = [
             (b"x-stillwatch-action", decision.action.encode()),
@@ -86,7 +86,8 @@ class CheckService:
         about += [(b"x-stillwatch-status", str(status).encode()), (b"x-stillwatch-answer", text)]
         return 403, headers + about, text
 
-    def _decide(self, subject: Subject) -> Decision:
+    def decide(self, subject: Subject) -> Decision:
+        """The decision about one request, counted and logged."""
         decision = self._watched.guard.decide(subject)
         self._lacked.update(decision.lacked)
         tell(decision)
@@ -99,13 +100,13 @@ class CheckService:
             "status": "ready", "mode": guard.snapshot.policy.mode, "campaigns": len(meta.campaigns),
             "accounts": guard.snapshot.accounts, "snapshot_expires_us": meta.expires_us, "swaps": watching.swaps,
             "failed": watching.failed, "problem": watching.problem, "requests": guard.requests,
-            "refusals": guard.refusals, "faults": guard.faults, "lacked": self._lacked, "strangers": self._strangers,
+            "refusals": guard.refusals, "faults": guard.faults, "lacked": self._lacked, "strangers": self.strangers,
         }  # fmt: skip
         return 200, _JSON, msgspec.json.encode(told)
 
     def _litellm(self, body: bytes) -> Answer:
         """LiteLLM's own request; its identities are those of the gateway's authentication, not the caller's."""
-        decision = self._decide(litellm_subject(body, self._who))
+        decision = self.decide(litellm_subject(body, self._who))
         return 200, _JSON, msgspec.json.encode(_verdict(decision))
 
 

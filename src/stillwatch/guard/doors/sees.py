@@ -45,6 +45,9 @@ DOORS: Mapping[str, Door] = {
     "envoy": Door(
         "Envoy `ext_authz` over HTTP", _WHO | _BODY, "403, 429", '`"stillwatch_unavailable":"true"` in its log'
     ),
+    "ext_proc": Door(
+        "Envoy `ext_proc` over gRPC", _WHO | _BODY, "403, 429", '`"stillwatch_unavailable":"1"` in its log'
+    ),
     "litellm": Door(
         "LiteLLM's Generic Guardrail API", frozenset({"user", "prompt", "system", "tools", "address"}), "400",
         "`error (fail-open)` in its log",

@@ -1,0 +1,201 @@
+"""Envoy's external processing over gRPC (ext_proc v3): request headers and body in, one decision out.
+
+Envoy sends the headers, and keeps the request back. If a body follows that can be read, they are answered with
+nothing, and the body's message with the decision; else the decision is the answer to the headers. A body is read
+up to `sight.MOST_BODY`. One that says that it is longer is not sent (`mode_override`); of one that does not say, as
+much is sent as Envoy keeps (`BUFFERED_PARTIAL`). What is longer goes on unread, and the decision lacks `body`. So it
+is with a compressed body other than gzip's and deflate's; these are unpacked up to the same bound. Answers never come
+by here, and a stream costs nothing.
+
+A refusal is Envoy's own answer (`ImmediateResponse`), its status, headers and body those of the other doors; the
+details of its access log begin with `stillwatch_` and the action.
+"""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from stillwatch.guard.doors import envoy_messages as pb
+from stillwatch.guard.doors.asgi import UNREAD
+from stillwatch.guard.doors.http import Identity, refusal, subject_of
+from stillwatch.guard.sight import MOST_BODY
+from stillwatch.guard.subject import Decision, Subject
+
+EXCHANGE = "x-stillwatch-exchange"
+"""Header that names the exchange: what the request showed and what the access log says of it belong together."""
+REFUSED = "stillwatch_"
+"""How the details of a refused request begin in Envoy's access log; then the action, a colon, the exchange."""
+MOST_KEPT = 1 << 10
+"""Answers that are kept written."""
+
+Pairs = Sequence[tuple[bytes, bytes]]
+Note = Callable[[str, Pairs, bytes | None], None]
+"""Told of each request: its exchange, headers and body (unpacked; None if there was none to read)."""
+Mend = Callable[[bytes], bytes]
+"""A request's body (JSON) -> what goes to the model in its place; the same bytes: as it is."""
+
+
+class ExternalProcessor:
+    """The service. `decide` counts and logs; `mend` carries out `strip` on a request."""
+
+    def __init__(
+        self,
+        decide: Callable[[Subject], Decision],
+        who: Identity,
+        note: Note | None = None,
+        mend: Mend | None = None,
+    ) -> None:
+        self._decide, self._who, self._note, self._mend = decide, who, note, mend
+        self._prefix, self._count = secrets.token_hex(6), 0
+        self._kept: dict[tuple[str, str, tuple[str, ...], bool, bool], bytes] = {}
+
+    async def process(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """One request: Envoy's messages, each with its answer. (A generator costs less than reads and writes.)"""
+        headers: Pairs = ()
+        async for data in messages:
+            message = pb.ProcessingRequest.FromString(data)
+            if message.HasField("request_headers"):
+                told = message.request_headers
+                headers = [(h.key.encode(), h.raw_value or h.value.encode()) for h in told.headers.headers]
+                if told.end_of_stream:
+                    yield self.answer(headers, None, body_phase=False)
+                elif unreadable(headers):
+                    yield self.answer(headers, UNREAD, body_phase=False)
+                else:
+                    yield _wait(headers)
+            elif message.HasField("request_body"):
+                part = message.request_body
+                body = unpacked(headers, part.body) if part.end_of_stream else UNREAD
+                yield self.answer(headers, body, body_phase=True)
+            else:
+                # Nothing else is asked for; an Envoy that was told otherwise goes on with what it has.
+                yield _plain(message)
+
+    def answer(self, headers: Pairs, body: bytes | None, *, body_phase: bool) -> bytes:
+        """The decision about a request, as Envoy's message. `body` None: it has none; `UNREAD`: it cannot be read."""
+        decision = self._decide(
+            subject_of(headers, None, body or UNREAD if body is not None else None, self._who)
+        )
+        self._count += 1
+        exchange = f"{self._prefix}{self._count:012x}"
+        if self._note is not None:
+            self._note(exchange, headers, body)
+        refused = refusal(decision)
+        if refused is not None:
+            return _refusal(*refused, f"{REFUSED}{decision.action}:{exchange}")
+        mended = None
+        if decision.action == "strip" and self._mend is not None and body and body_phase:
+            mended = self._mend(body)
+            mended = None if mended == body else mended
+        key = (decision.action, decision.reason, decision.lacked, body_phase, body is not None)
+        answer = self._kept.get(key)
+        if answer is None:
+            answer = _go_on(decision, body_phase, body is not None)
+            if len(self._kept) < MOST_KEPT:
+                self._kept[key] = answer
+        length = None if body_phase else _length(headers)
+        if self._note is None and length is None and mended is None:
+            return answer
+        out = pb.ProcessingResponse()
+        out.ParseFromString(answer)
+        response = (out.request_body if body_phase else out.request_headers).response
+        if self._note is not None:
+            _set(response.header_mutation, EXCHANGE, exchange)
+        if length is not None:
+            _set(response.header_mutation, "content-length", length)
+        if mended is not None:
+            response.body_mutation.body = mended
+            response.header_mutation.remove_headers.append("content-encoding")
+        return bytes(out.SerializeToString())
+
+
+def unreadable(headers: Pairs) -> bool:
+    """Whether the body need not be sent: longer than what is read, or packed in a way that is not unpacked."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and (len(value) > 12 or int(value) > MOST_BODY):
+            return True
+        if name == b"content-encoding" and value.strip().lower() not in _PACKED:
+            return True
+    return False
+
+
+_PACKED = {b"": 0, b"identity": 0, b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+"""Content codings (RFC 9110, section 8.4.1) that are read, with zlib's word for their window; 0: plain."""
+
+
+def unpacked(headers: Pairs, body: bytes, most: int = MOST_BODY) -> bytes:
+    """The body as it was before its content coding; `UNREAD` if that is broken, or unpacks to more than `most`."""
+    packed = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
+    windows = [window for window in (_PACKED.get(coding, -1) for coding in packed) if window]
+    if not windows:
+        return body
+    if len(windows) > 1 or windows[0] < 0:
+        return UNREAD
+    unpack = zlib.decompressobj(windows[0])
+    try:
+        out = unpack.decompress(body, most + 1)
+    except zlib.error:
+        return UNREAD
+    return out if unpack.eof and not unpack.unused_data and len(out) <= most else UNREAD
+
+
+def _set(mutation: Any, name: str, value: str) -> None:
+    option = mutation.set_headers.add()
+    option.header.key, option.header.raw_value = name, value.encode()
+    option.append_action = pb.OVERWRITE
+
+
+def _go_on(decision: Decision, body_phase: bool, has_body: bool) -> bytes:
+    """The message that lets a request go on."""
+    out = pb.ProcessingResponse()
+    mutation = (out.request_body if body_phase else out.request_headers).response.header_mutation
+    _set(mutation, "x-stillwatch-action", decision.action)
+    _set(mutation, "x-stillwatch-reason", decision.reason)
+    _set(mutation, "x-stillwatch-lacked", ",".join(decision.lacked))
+    if has_body and not body_phase:
+        _override(out, pb.NONE)
+    return bytes(out.SerializeToString())
+
+
+def _refusal(status: int, headers: Pairs, body: bytes, details: str) -> bytes:
+    out = pb.ProcessingResponse()
+    answer = out.immediate_response
+    answer.status.code, answer.body, answer.details = status, body, details
+    for name, value in headers:
+        if name != b"content-length":
+            _set(answer.headers, name.decode(), value.decode("latin-1"))
+    return bytes(out.SerializeToString())
+
+
+def _plain(message: Any) -> bytes:
+    out = pb.ProcessingResponse()
+    part = "response_headers" if message.HasField("response_headers") else "response_body"
+    getattr(out, part).response.SetInParent()
+    return bytes(out.SerializeToString())
+
+
+def _override(out: Any, body_mode: int) -> None:
+    mode = out.mode_override
+    mode.request_header_mode, mode.request_body_mode = pb.SEND, body_mode
+    mode.response_header_mode = mode.request_trailer_mode = mode.response_trailer_mode = pb.SKIP
+
+
+def _length(headers: Pairs) -> str | None:
+    """The request's content-length: Envoy takes it away, for the body could be changed, unless it is told again."""
+    found = next((value for name, value in headers if name == b"content-length"), None)
+    return None if found is None else found.decode("latin-1")
+
+
+def _wait(headers: Pairs) -> bytes:
+    """The answer to headers whose body is still to come."""
+    out = pb.ProcessingResponse()
+    response = out.request_headers.response
+    response.SetInParent()
+    length = _length(headers)
+    if length is not None:
+        _set(response.header_mutation, "content-length", length)
+        _override(out, pb.BUFFERED)
+    return bytes(out.SerializeToString())
