@@ -19,8 +19,8 @@ from stillwatch.detect.members import FEW, REPEATED
 from stillwatch.guard.account import Account, Bits, Rows, view
 from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.ladder import Fact, Ladder
-from stillwatch.guard.recent import Recent, added_up, known_only
 from stillwatch.guard.lean import load_numba
+from stillwatch.guard.recent import Recent, added_up, known_only
 from stillwatch.guard.sight import Sight
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Snapshot
 from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
