@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -18,6 +20,8 @@ from stillwatch.guard.build import VALID_DAYS, Beside, build
 from stillwatch.guard.config import GATEWAYS, Setup, render
 from stillwatch.guard.doors.check import CheckService
 from stillwatch.guard.doors.http import Identity
+from stillwatch.guard.doors.journal import begin, told
+from stillwatch.guard.doors.metrics import Metrics
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
@@ -199,16 +203,27 @@ def serve(
     proxies: Annotated[
         int, typer.Option(help="Proxies in front that add to x-forwarded-for; 0: it is not read.")
     ] = 0,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Certificate (PEM): the service speaks TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its private key (PEM).")] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option("--client-ca", help="Certificates (PEM); who has none signed by them cannot connect."),
+    ] = None,
     secret_file: Secrets = None,
 ) -> None:
     """Answer proxies over HTTP: /v1/check, and LiteLLM's generic guardrail. Needs the extra `serve`.
 
-    Callers send STILLWATCH_GUARD_TOKEN in x-stillwatch-token. Without one the service listens on loopback only.
+    Callers send STILLWATCH_GUARD_TOKEN in x-stillwatch-token, or show a certificate (`--client-ca`). With neither
+    the service listens on loopback only.
     """
     token = os.environ.get("STILLWATCH_GUARD_TOKEN") or None
-    if token is None and host not in ("127.0.0.1", "::1", "localhost"):
+    tls = _tls(tls_cert, tls_key, client_ca)
+    if token is None and client_ca is None and host not in ("127.0.0.1", "::1", "localhost"):
         raise UsageError(
-            "without a token the service listens on loopback only", hint="set STILLWATCH_GUARD_TOKEN"
+            "without a token or client certificates the service listens on loopback only",
+            hint="set STILLWATCH_GUARD_TOKEN, or give --client-ca",
         )
     if not 0 <= proxies <= 16:
         raise UsageError("--proxies must be 0 to 16")
@@ -216,9 +231,52 @@ def serve(
         import uvicorn
     except ImportError as error:
         raise MissingExtraError("uvicorn", "serve", needed_for="the check service") from error
+    from stillwatch.guard.doors.prometheus import Exposition, GuardCollector
+
+    begin()
     guard = Watched(snapshot, read_secret(secret_file))
-    who = Identity(account_header, proxies)
-    uvicorn.run(CheckService(guard, who, token), host=host, port=port, log_level="warning", access_log=False)
+    metrics = Metrics(guard)
+    service = CheckService(
+        guard, Identity(account_header, proxies), token, metrics, Exposition(GuardCollector(metrics)).text
+    )
+    loaded = guard.guard.snapshot
+    told(
+        "started", level=logging.INFO, mode=loaded.policy.mode, campaigns=len(loaded.meta.campaigns),
+        expires_us=loaded.meta.expires_us, token=token is not None, tls=tls_cert is not None,
+        client_certificates=client_ca is not None,
+    )  # fmt: skip
+    try:
+        # Proxies keep connections for a minute (nginx: 60 s); who closes first must not be the guard.
+        uvicorn.run(
+            service, host=host, port=port, log_config=None, access_log=False, server_header=False,
+            date_header=False, timeout_keep_alive=75, **tls,
+        )  # fmt: skip
+    finally:
+        guard.close()
+        told("stopped", level=logging.INFO, requests=sum(metrics.seen().decisions.values()))
+
+
+def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> dict[str, Any]:
+    """What uvicorn is told about TLS. UsageError for half a setting, or a file that cannot be read."""
+    if (cert is None) != (key is None):
+        raise UsageError("--tls-cert and --tls-key belong together")
+    if cert is None:
+        if client_ca is not None:
+            raise UsageError("--client-ca needs --tls-cert and --tls-key")
+        return {}
+    found: dict[str, Any] = {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
+    if client_ca is not None:
+        found |= {"ssl_ca_certs": str(client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key, password="")
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            "the files for TLS cannot be used", hint="PEM files that belong together, keys without password"
+        ) from error
+    return found
 
 
 @guard_app.command("config")
