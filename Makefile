@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: nginx setup extras demo test test-slow bench bench-guard fuzz lint wheel servers record
+.PHONY: nginx setup extras demo test test-slow bench bench-guard bench-doors fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -63,6 +63,11 @@ bench: extras
 # Inline decisions with 1 M known accounts, beside the goals; needs 1 GiB while the snapshot is made.
 bench-guard: setup
 	$(PY) scripts/bench_guard.py
+
+# The HTTP service and the ASGI door under real servers, beside the goals; needs h2load (nghttp2-client).
+bench-doors: setup
+	$(PY) -m pip install -q "granian>=2.7,<3"
+	$(PY) scripts/bench_doors.py
 
 # Coverage-guided fuzzing of the importers, five minutes.
 fuzz: setup

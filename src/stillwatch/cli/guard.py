@@ -22,6 +22,7 @@ from stillwatch.guard.doors.check import CheckService
 from stillwatch.guard.doors.http import Identity
 from stillwatch.guard.doors.journal import begin, told
 from stillwatch.guard.doors.metrics import Metrics
+from stillwatch.guard.doors.spans import Spans, exporting
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
@@ -211,6 +212,12 @@ def serve(
         Path | None,
         typer.Option("--client-ca", help="Certificates (PEM); who has none signed by them cannot connect."),
     ] = None,
+    spans: Annotated[
+        bool, typer.Option("--spans", help="Send a span for each decision by OTLP/HTTP (extra `otel`).")
+    ] = False,
+    span_hashes: Annotated[
+        bool, typer.Option("--span-hashes", help="With the keyed hash of each request's input.")
+    ] = False,
     secret_file: Secrets = None,
 ) -> None:
     """Answer proxies over HTTP: /v1/check, and LiteLLM's generic guardrail. Needs the extra `serve`.
@@ -233,9 +240,15 @@ def serve(
         raise MissingExtraError("uvicorn", "serve", needed_for="the check service") from error
     from stillwatch.guard.doors.prometheus import Exposition, GuardCollector
 
+    if span_hashes and not spans:
+        raise UsageError("--span-hashes needs --spans")
+    secret = read_secret(secret_file)
+    provider = exporting() if spans else None
     begin()
-    guard = Watched(snapshot, read_secret(secret_file))
+    guard = Watched(snapshot, secret)
     metrics = Metrics(guard)
+    if provider is not None:
+        metrics.spans = Spans(provider, secret.spans() if span_hashes else None)
     service = CheckService(
         guard, Identity(account_header, proxies), token, metrics, Exposition(GuardCollector(metrics)).text
     )
@@ -253,6 +266,8 @@ def serve(
         )  # fmt: skip
     finally:
         guard.close()
+        if provider is not None:
+            provider.shutdown()
         told("stopped", level=logging.INFO, requests=sum(metrics.seen().decisions.values()))
 
 
