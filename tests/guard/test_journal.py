@@ -74,7 +74,7 @@ def test_the_log_holds_nothing_that_callers_sent_and_needs_a_certificate(
     trust = ssl.create_default_context(cafile=files[2])
     try:
         stranger = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=10)
-        with pytest.raises((ssl.SSLError, OSError)):
+        with pytest.raises(OSError):  # noqa: PT012  (TLS 1.3 tells it when the answer is read)
             stranger.request("GET", "/healthz")
             stranger.getresponse()
         stranger.close()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stillwatch.guard import Guard, Snapshot, Subject
+from stillwatch.guard import Guard, Subject
 from stillwatch.guard.decide import Decision
 from stillwatch.guard.doors.ask import ask
 from stillwatch.guard.doors.check import LITELLM, CheckService
@@ -123,11 +123,12 @@ def test_what_comes_in_is_shown_too() -> None:
     assert total(found, "stillwatch_ingest_lag_seconds", source="file") == 2.5
 
 
-def test_an_expired_snapshot_is_told_and_does_not_take_the_service_away(demo: Scanned) -> None:
-    def ready(snapshot: Snapshot) -> tuple[int, Any]:
-        start, end = _ask(CheckService(_Fixed(snapshot, 0), WHO), "/readyz", method="GET")  # type: ignore[arg-type]
-        return start["status"], json.loads(end["body"])["status"]
-
-    status, told = ready(demo.snapshot)
-    assert status == 200
-    assert told in ("ready", "expired")
+def test_an_expired_snapshot_is_told_and_does_not_take_the_service_away(
+    demo: Scanned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = CheckService(_Fixed(demo.snapshot, 0), WHO)  # type: ignore[arg-type]
+    until = demo.snapshot.meta.expires_us
+    for now_us, status in ((until - 1, "ready"), (until, "expired")):
+        monkeypatch.setattr("stillwatch.guard.doors.check.time.time_ns", lambda now_us=now_us: now_us * 1000)
+        start, end = _ask(app, "/readyz", method="GET")
+        assert (start["status"], json.loads(end["body"])["status"]) == (200, status)

@@ -72,8 +72,8 @@ class Spans:
 
 
 def exporting() -> ExportingProvider:
-    """Sends spans by OTLP over HTTP, in batches and from a thread of its own; where to, OTEL_EXPORTER_OTLP_ENDPOINT and
-    the other variables of OpenTelemetry say. To be shut down at the end. MissingExtraError without the packages."""
+    """Sends spans by OTLP over HTTP, in batches and from a thread of its own. Where to, OTEL_EXPORTER_OTLP_ENDPOINT
+    and OpenTelemetry's other variables say. To be shut down at the end. MissingExtraError without the packages."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace import TracerProvider as Provider
