@@ -225,6 +225,11 @@ def measure(path: Path, servers: list[str], rounds: int, seconds: float, cores: 
             figures = found.setdefault(f"{name}, {form}, {server}", {"rps": [], "p50": [], "p99": []})
             for key, value in (("rps", full[0]), ("p50", half[1]), ("p99", half[2])):
                 figures[key].append(value)
+            print(
+                f"{name}, {form}, {server}: {full[0]:.0f}/s, p99 {half[2]:.2f} ms",
+                file=sys.stderr,
+                flush=True,
+            )
     return found
 
 

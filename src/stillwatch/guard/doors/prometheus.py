@@ -57,7 +57,7 @@ class GuardCollector:
             "stillwatch_decision_seconds", "Time that a decision took.", labels=("adapter",)
         )
         for adapter, counts in seen.buckets.items():
-            bounds = (*(f"{bound:g}" for bound in BUCKETS_S), "+Inf")
+            bounds = (*map(str, BUCKETS_S), "+Inf")
             times.add_metric(
                 (adapter,), list(zip(bounds, accumulate(counts), strict=True)), seen.seconds[adapter]
             )
