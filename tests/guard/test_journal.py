@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from tests.guard.conftest import Scanned
 from tests.guard.test_decide import _strong
 from tests.servers.programs import ROOT, free_port
+from tests.servers.today import alive
 
 SECRETS = ("sk-live-0123", "203.0.113.77", "grandmother", "acct-secret")
 
@@ -65,6 +67,9 @@ def test_the_log_holds_nothing_that_callers_sent_and_needs_a_certificate(
     demo: Scanned, tmp_path: Path
 ) -> None:
     _certificates(tmp_path)
+    # The service goes by the clock.
+    demo = replace(demo, path=tmp_path / "snapshot")
+    alive(demo, {})
     port, log = free_port(), tmp_path / "log"
     files = [str(tmp_path / name) for name in ("server.pem", "server.key", "ca.pem")]
     # Any address: client certificates stand for the token.

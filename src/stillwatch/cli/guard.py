@@ -249,26 +249,26 @@ def serve(
     metrics = Metrics(guard)
     if provider is not None:
         metrics.spans = Spans(provider, secret.spans() if span_hashes else None)
-    service = CheckService(
-        guard, Identity(account_header, proxies), token, metrics, Exposition(GuardCollector(metrics)).text
-    )
+
+    def closing() -> None:
+        guard.close()
+        if provider is not None:
+            provider.shutdown()
+        told("stopped", level=logging.INFO, requests=sum(metrics.seen().decisions.values()))
+
+    who, text = Identity(account_header, proxies), Exposition(GuardCollector(metrics)).text
+    service = CheckService(guard, who, token, metrics, text, closing)
     loaded = guard.guard.snapshot
     told(
         "started", level=logging.INFO, mode=loaded.policy.mode, campaigns=len(loaded.meta.campaigns),
         expires_us=loaded.meta.expires_us, token=token is not None, tls=tls_cert is not None,
         client_certificates=client_ca is not None,
     )  # fmt: skip
-    try:
-        # Proxies keep connections for a minute (nginx: 60 s); who closes first must not be the guard.
-        uvicorn.run(
-            service, host=host, port=port, log_config=None, access_log=False, server_header=False,
-            date_header=False, timeout_keep_alive=75, **tls,
-        )  # fmt: skip
-    finally:
-        guard.close()
-        if provider is not None:
-            provider.shutdown()
-        told("stopped", level=logging.INFO, requests=sum(metrics.seen().decisions.values()))
+    # Proxies keep connections for a minute (nginx: 60 s); who closes first must not be the guard.
+    uvicorn.run(
+        service, host=host, port=port, log_config=None, access_log=False, server_header=False, date_header=False,
+        timeout_keep_alive=75, **tls,
+    )  # fmt: skip
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> dict[str, Any]:

@@ -45,23 +45,40 @@ class CheckService:
         token: str | None = None,
         metrics: Metrics | None = None,
         exposition: Callable[[], bytes] | None = None,
+        closing: Callable[[], None] | None = None,
     ) -> None:
-        """`metrics`: counters that other doors of the process share; `exposition`: what `/metrics` answers."""
+        """`metrics`: counters that other doors of the process share; `exposition`: what `/metrics` answers.
+
+        `closing` is called when the server has answered its last request. What comes after the server's own call may
+        never run: uvicorn raises the signal that ended it once more.
+        """
         self.metrics = metrics or Metrics(guard)
         self._watched, self._who, self._exposition = guard, who, exposition
+        self._closing = closing
         self._token = None if token is None else token.encode()
         self._names: dict[tuple[str, str, tuple[str, ...]], list[tuple[bytes, bytes]]] = {}
         """What is said of a decision in headers: there are a few dozen of them."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await self._lifespan(receive, send)
             return
         if scope["type"] != "http":
             return
         status, headers, body = await self._answer(scope, receive)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                if self._closing is not None:
+                    self._closing()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive) -> Answer:
         path = scope["path"]
@@ -167,13 +184,3 @@ def _verdict(decision: Decision) -> dict[str, str]:
         return {"action": "NONE"}
     words = msgspec.json.decode(refused[2])["error"]["message"]
     return {"action": "BLOCKED", "blocked_reason": words}
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return
