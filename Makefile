@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: nginx setup extras demo test test-slow bench bench-guard bench-envoy bench-litellm fuzz lint wheel servers record
+.PHONY: nginx setup extras demo test test-slow bench bench-guard bench-doors bench-envoy bench-litellm fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -74,6 +74,11 @@ bench-litellm: setup servers
 # What asking the guard adds through the real Envoy: ext_authz, ext_proc, and a filter that does nothing.
 bench-envoy: setup .venv-envoy/.ready
 	$(PY) -m scripts.bench_envoy
+
+# The HTTP service and the ASGI door under real servers, beside the goals; needs h2load (nghttp2-client).
+bench-doors: setup
+	$(PY) -m pip install -q "granian>=2.7,<3"
+	$(PY) scripts/bench_doors.py
 
 # Coverage-guided fuzzing of the importers, five minutes.
 fuzz: setup

@@ -26,7 +26,8 @@ def _middleware(action: Action, application: Any) -> StillwatchMiddleware:
     def decide(subject: Subject) -> Decision:
         return Decision(action=action, would=action, shadow=False, reason="named")
 
-    watched: Any = SimpleNamespace(guard=SimpleNamespace(decide=decide))
+    snapshot = SimpleNamespace(policy=SimpleNamespace(mode="enforce"))
+    watched: Any = SimpleNamespace(guard=SimpleNamespace(decide=decide, snapshot=snapshot))
     return StillwatchMiddleware(application, watched, Identity())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,12 +15,9 @@ import msgspec
 import typer
 
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs, seconds
+from stillwatch.cli.serve import Secrets, serve
 from stillwatch.guard.build import VALID_DAYS, Beside, build
 from stillwatch.guard.config import GATEWAYS, Setup, render
-from stillwatch.guard.doors.asgi import App
-from stillwatch.guard.doors.check import CheckService
-from stillwatch.guard.doors.http import Identity
-from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
 from stillwatch.guard.live import Live, LiveTouched, Operation
@@ -32,7 +28,7 @@ from stillwatch.guard.secret import Secret, read_secret
 from stillwatch.guard.snapshot import Meta, load, save
 from stillwatch.ingest import open_log, read_side
 from stillwatch.ingest.lookup import read_lookups
-from stillwatch.schema.errors import MissingExtraError, SnapshotError, UsageError
+from stillwatch.schema.errors import SnapshotError, UsageError
 from stillwatch.schema.times import DAY_US
 from stillwatch.store.decisions import (
     Order,
@@ -53,13 +49,11 @@ guard_app = typer.Typer(
     no_args_is_help=True, help="The inline side: snapshots for gateways, decisions to act."
 )
 
-Secrets = Annotated[
-    Path | None,
-    typer.Option("--secret-file", help="File with the secret; STILLWATCH_GUARD_SECRET otherwise."),
-]
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="Policy (TOML); shadow mode if not given.")]
 Decisions = Annotated[Path, typer.Option("--decisions", help="File of decisions (JSON lines).")]
 Key = Annotated[Path, typer.Option("--key", help="Your private ed25519 key (PEM).")]
+guard_app.command("serve")(serve)
+
 Digest = Annotated[str, typer.Argument(help="The decision's digest, or how it begins.")]
 
 
@@ -272,69 +266,6 @@ def live_text(found: Live) -> str:
         f"{len({t.account_id for t in found.touched}):,} accounts acted on, {len(hit):,} of them known to be honest"
     )
     return "\n".join(lines)
-
-
-@guard_app.command("serve")
-def serve(
-    snapshot: Annotated[Path, typer.Option("--snapshot", help="The snapshot; a new one is picked up.")],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8645,
-    account_header: Annotated[
-        str | None, typer.Option("--account-header", help="Header in which the proxy names the account.")
-    ] = None,
-    proxies: Annotated[
-        int, typer.Option(help="Proxies in front that add to x-forwarded-for; 0: it is not read.")
-    ] = 0,
-    grpc: Annotated[
-        str | None, typer.Option("--grpc", help="HOST:PORT for Envoy's ext_proc. Needs the extra `envoy`.")
-    ] = None,
-    exchanges: Annotated[
-        Path | None, typer.Option("--exchanges", help="Folder for rows of Envoy's exchanges; with --grpc.")
-    ] = None,
-    secret_file: Secrets = None,
-) -> None:
-    """Answer proxies over HTTP: /v1/check, and LiteLLM's generic guardrail. Needs the extra `serve`.
-
-    Callers send STILLWATCH_GUARD_TOKEN in x-stillwatch-token. Without one the service listens on loopback only.
-    """
-    token = os.environ.get("STILLWATCH_GUARD_TOKEN") or None
-    hosts = {host, *(() if grpc is None else (grpc.rpartition(":")[0].strip("[]"),))}
-    if token is None and not hosts <= {"127.0.0.1", "::1", "localhost"}:
-        raise UsageError(
-            "without a token the service listens on loopback only", hint="set STILLWATCH_GUARD_TOKEN"
-        )
-    if not 0 <= proxies <= 16:
-        raise UsageError("--proxies must be 0 to 16")
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtraError("uvicorn", "serve", needed_for="the check service") from error
-    if exchanges is not None and grpc is None:
-        raise UsageError("--exchanges is written by the gRPC service", hint="add --grpc 127.0.0.1:8646")
-    secret, who = read_secret(secret_file), Identity(account_header, proxies)
-    service = CheckService(Watched(snapshot, secret), who, token)
-    app = service if grpc is None else _with_grpc(service, grpc, exchanges, secret, who, token)
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
-
-
-def _with_grpc(
-    service: CheckService,
-    address: str,
-    exchanges: Path | None,
-    secret: Secret,
-    who: Identity,
-    token: str | None,
-) -> App:
-    """The service with Envoy's gRPC services beside it."""
-    # Only here: they need the extra.
-    from stillwatch.guard.doors.access_log import AccessLog
-    from stillwatch.guard.doors.ext_proc import ExternalProcessor
-    from stillwatch.guard.doors.grpc_server import GrpcDoor, WithGrpc
-    from stillwatch.guard.doors.rotated import Rotated
-
-    log = None if exchanges is None else AccessLog(Rotated(exchanges), who, secret)
-    processor = ExternalProcessor(service.decide, who, None if log is None else log.note)
-    return WithGrpc(service, GrpcDoor(address, service, processor, log, token))
 
 
 @guard_app.command("config")

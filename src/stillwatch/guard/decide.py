@@ -78,6 +78,8 @@ class Guard:
         """Requests that Stillwatch refused: told by doors, or by this guard's own enforcement."""
         self.faults = 0
         """Requests that the guard could not decide about; they met what the policy says for that."""
+        self.fault: str | None = None
+        """Kind of the last one."""
         self.requests = 0
         self.forgotten = 0
         """Accounts that gave way to others."""
@@ -105,9 +107,10 @@ class Guard:
             self.requests += 1
             try:
                 return self._decide(subject)
-            except Exception:
+            except Exception as error:
                 # Whatever a caller sends, or this code gets wrong, must not become an error of the gateway's.
                 self.faults += 1
+                self.fault = type(error).__name__
                 return self._ladder.fault
 
     def bits(self, subject: Subject) -> dict[str, Bits]:

@@ -53,6 +53,11 @@ class Secret:
         """Reference under which somebody may appeal: tells nothing to whoever lacks the secret. 16 hex digits."""
         return f"{self._number('appeal', b'%d:' % account + campaign.encode()):016x}"
 
+    def spans(self) -> bytes:
+        """The key under which spans hold the hash of a request's input, 32 bytes."""
+        key = hashlib.blake2b(self.value).digest()
+        return hashlib.blake2b(key=key, digest_size=32, person=b"spans").digest()
+
     def check(self) -> bytes:
         """Eight bytes by which a snapshot tells whether it was made with this secret."""
         return bytes(self._states["check"].copy().digest())

@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from stillwatch.guard.doors.ask import ask
 from stillwatch.guard.doors.carry import Answers, StripSend, stripped_request, told
-from stillwatch.guard.doors.http import Identity, identity, refusal, subject_of, tell
+from stillwatch.guard.doors.http import Identity, header, identity, refusal, subject_of
+from stillwatch.guard.doors.metrics import Metrics
 from stillwatch.guard.doors.watched import Watched, watched
 from stillwatch.guard.sight import MOST_BODY
 
@@ -32,7 +34,8 @@ class StillwatchMiddleware:
     def __init__(self, app: App, guard: Watched | None = None, who: Identity | None = None) -> None:
         """`guard` and `who` by the environment if not given. Raises what `watched` raises."""
         self.app = app
-        self._watched = guard or watched()
+        self.metrics = Metrics(guard or watched())
+        """Counters, for whatever the application shows its own by (`prometheus.GuardCollector`)."""
         self._who = who or identity()
         self.answers = Answers()
 
@@ -43,8 +46,8 @@ class StillwatchMiddleware:
         messages, body = await read_body(receive)
         peer = scope.get("client")
         subject = subject_of(scope["headers"], peer[0] if peer else None, body, self._who)
-        decision = self._watched.guard.decide(subject)
-        tell(decision)
+        trace = header(scope["headers"], b"traceparent") if self.metrics.spans is not None else None
+        decision = ask(self.metrics, subject, "asgi", trace)
         refused = refusal(decision)
         if refused is not None:
             status, headers, answer = refused
@@ -57,11 +60,10 @@ class StillwatchMiddleware:
             whole = messages[-1]["type"] == "http.request" and not messages[-1].get("more_body", False)
             messages = stripped_request(scope, messages, body, whole)
             send = StripSend(send, self.answers)
-        waiting = iter(messages)
+        messages.reverse()
 
         async def again() -> Message:
-            message = next(waiting, None)
-            return message if message is not None else await receive()
+            return messages.pop() if messages else await receive()
 
         await self.app(scope, again, send)
 

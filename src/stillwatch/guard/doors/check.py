@@ -11,14 +11,17 @@ away: a proxy would hand 401 or 403 on to its clients, as if it were about them.
 from __future__ import annotations
 
 import hmac
-from collections import Counter
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import msgspec
 
 from stillwatch.guard.doors.asgi import Receive, Send, read_body
-from stillwatch.guard.doors.http import Identity, refusal, subject_of, tell
+from stillwatch.guard.doors.ask import ask
+from stillwatch.guard.doors.http import Identity, header, refusal, subject_of
+from stillwatch.guard.doors.journal import told
+from stillwatch.guard.doors.metrics import Metrics
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.sight import MOST_BODY
 from stillwatch.guard.subject import Decision, Subject
@@ -28,22 +31,37 @@ MOST_LITELLM = 8 * MOST_BODY
 """LiteLLM sends every text twice, and who calls only in the body: what is too large to be read would be nobody's."""
 TOKEN_HEADER = b"x-stillwatch-token"
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+_TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 _JSON = [(b"content-type", b"application/json")]
 
 
 class CheckService:
     """The application. `token`: what callers must send in `x-stillwatch-token`; None: whoever reaches it may ask."""
 
-    def __init__(self, guard: Watched, who: Identity, token: str | None = None) -> None:
-        self._watched, self._who = guard, who
+    def __init__(
+        self,
+        guard: Watched,
+        who: Identity,
+        token: str | None = None,
+        metrics: Metrics | None = None,
+        exposition: Callable[[], bytes] | None = None,
+        closing: Callable[[], None] | None = None,
+    ) -> None:
+        """`metrics`: counters that other doors of the process share; `exposition`: what `/metrics` answers.
+
+        `closing` is called when the server has answered its last request. What comes after the server's own call may
+        never run: uvicorn raises the signal that ended it once more.
+        """
+        self.metrics = metrics or Metrics(guard)
+        self._watched, self._who, self._exposition = guard, who, exposition
+        self._closing = closing
         self._token = None if token is None else token.encode()
-        self._lacked: Counter[str] = Counter()
-        self.strangers = 0
-        """Callers that were not answered, for want of the token."""
+        self._names: dict[tuple[str, str, tuple[str, ...]], list[tuple[bytes, bytes]]] = {}
+        """What is said of a decision in headers: there are a few dozen of them."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await self._lifespan(receive, send)
             return
         if scope["type"] != "http":
             return
@@ -51,62 +69,82 @@ class CheckService:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                if self._closing is not None:
+                    self._closing()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive) -> Answer:
         path = scope["path"]
         if path == "/healthz":
             return 200, _JSON, b'{"status": "ok"}'
         if path == "/readyz":
             return self._ready()
-        check = path == CHECK or path.startswith(f"{CHECK}/")
+        if path == "/metrics" and self._exposition is not None:
+            return 200, _TEXT, self._exposition()
+        check = path.startswith(CHECK) and (len(path) == len(CHECK) or path[len(CHECK)] == "/")
         if not check and path != LITELLM:
             return 404, _JSON, b'{"error": {"message": "no such path"}}'
         if self._token is not None:
             given = next((v for n, v in scope["headers"] if n.lower() == TOKEN_HEADER), b"")
             if not hmac.compare_digest(given, self._token):
-                self.strangers += 1
+                self.metrics.stranger()
+                told("stranger", often=True)
                 return 503, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
         _, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
+        trace = None if self.metrics.spans is None else header(scope["headers"], b"traceparent")
         if not check:
-            return self._litellm(body)
+            return self._litellm(body, trace)
         # Proxies that pass no body on send an empty one.
         peer = scope.get("client")
         subject = subject_of(scope["headers"], peer[0] if peer else None, body or None, self._who)
-        decision = self.decide(subject)
+        decision = ask(self.metrics, subject, "check", trace)
         refused = refusal(decision)
-        about = [
-            (b"x-stillwatch-action", decision.action.encode()),
-            (b"x-stillwatch-reason", decision.reason.encode()),
-            (b"x-stillwatch-lacked", ",".join(decision.lacked).encode()),
-        ]
+        about = self._about(decision)
         if refused is None:
             return 200, about, b""
         status, headers, text = refused
         if b"only=403" not in scope.get("query_string", b"").split(b"&"):
             return status, headers + about, text
-        about += [(b"x-stillwatch-status", str(status).encode()), (b"x-stillwatch-answer", text)]
+        about = [*about, (b"x-stillwatch-status", str(status).encode()), (b"x-stillwatch-answer", text)]
         return 403, headers + about, text
 
-    def decide(self, subject: Subject) -> Decision:
-        """The decision about one request, counted and logged."""
-        decision = self._watched.guard.decide(subject)
-        self._lacked.update(decision.lacked)
-        tell(decision)
-        return decision
+    def _about(self, decision: Decision) -> list[tuple[bytes, bytes]]:
+        """Headers about a decision. Not to be changed by who gets them."""
+        name = decision.action, decision.reason, decision.lacked
+        found = self._names.get(name)
+        if found is None:
+            found = self._names[name] = [
+                (b"x-stillwatch-action", decision.action.encode()),
+                (b"x-stillwatch-reason", decision.reason.encode()),
+                (b"x-stillwatch-lacked", ",".join(decision.lacked).encode()),
+            ]
+        return found
 
     def _ready(self) -> Answer:
-        guard, watching = self._watched.guard, self._watched
-        meta = guard.snapshot.meta
+        """200 also where the snapshot is too old: every check is then answered with `allow`. If an orchestrator took
+        the service away for that, a gateway that fails closed would refuse everybody."""
+        watching, seen = self._watched, self.metrics.seen()
+        snapshot = watching.guard.snapshot
+        expired = snapshot.meta.expires_us <= time.time_ns() // 1000
         told = {
-            "status": "ready", "mode": guard.snapshot.policy.mode, "campaigns": len(meta.campaigns),
-            "accounts": guard.snapshot.accounts, "snapshot_expires_us": meta.expires_us, "swaps": watching.swaps,
-            "failed": watching.failed, "problem": watching.problem, "requests": guard.requests,
-            "refusals": guard.refusals, "faults": guard.faults, "lacked": self._lacked, "strangers": self.strangers,
+            "status": "expired" if expired else "ready", "mode": snapshot.policy.mode,
+            "campaigns": len(snapshot.meta.campaigns), "accounts": snapshot.accounts,
+            "snapshot_expires_us": snapshot.meta.expires_us, "swaps": watching.swaps, "failed": watching.failed,
+            "problem": watching.problem, "requests": sum(seen.decisions.values()), "refusals": seen.refusals,
+            "faults": seen.by_reason("fault"), "lacked": seen.lacked, "strangers": seen.strangers,
         }  # fmt: skip
         return 200, _JSON, msgspec.json.encode(told)
 
-    def _litellm(self, body: bytes) -> Answer:
+    def _litellm(self, body: bytes, trace: str | None) -> Answer:
         """LiteLLM's own request; its identities are those of the gateway's authentication, not the caller's."""
-        decision = self.decide(litellm_subject(body, self._who))
+        decision = ask(self.metrics, litellm_subject(body, self._who), "litellm", trace)
         return 200, _JSON, msgspec.json.encode(_verdict(decision))
 
 
@@ -146,13 +184,3 @@ def _verdict(decision: Decision) -> dict[str, str]:
         return {"action": "NONE"}
     words = msgspec.json.decode(refused[2])["error"]["message"]
     return {"action": "BLOCKED", "blocked_reason": words}
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return

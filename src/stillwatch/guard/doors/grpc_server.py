@@ -79,7 +79,7 @@ class GrpcDoor:
             if self._token is not None:
                 given = dict(context.invocation_metadata() or ()).get(TOKEN, "")
                 if not hmac.compare_digest(given.encode(), self._token):
-                    self._service.strangers += 1
+                    self._service.metrics.stranger()
                     # As from a service that is away: Envoy goes on without, or refuses, as it was told to.
                     await context.abort(grpc.StatusCode.UNAVAILABLE, f"{TOKEN} is missing or wrong")
             async for answer in method(messages):

@@ -52,10 +52,13 @@ def subject_of(headers: Headers, peer: str | None, body: bytes | None, who: Iden
     found: dict[bytes, bytes] = {}
     forwarded: list[bytes] = []
     for name, value in headers:
-        name = name.lower()
-        found.setdefault(name, value)
+        # Servers hand names on in lower case, as the specification says; others may not.
+        if not name.islower():
+            name = name.lower()
         if name == b"x-forwarded-for":
             forwarded += value.split(b",")
+        elif name not in found:
+            found[name] = value
     account = None
     if who.account_header is not None:
         account = found.get(who.account_header.lower().encode(), b"").decode("latin-1").strip() or None
@@ -69,13 +72,22 @@ def subject_of(headers: Headers, peer: str | None, body: bytes | None, who: Iden
     return Subject(account=account, api_key=key, body=body, ip=ip)
 
 
+def header(headers: Headers, name: bytes) -> str | None:
+    """The first header of this name (in lower case), None where it is not there."""
+    return next((v.decode("latin-1") for n, v in headers if n.lower() == name), None)
+
+
 def tell(decision: Decision) -> None:
     """Log what is done, or would be if everything were enforced. A decision holds no account, address or text.
 
     As a warning, so that it is seen in servers that set up no logging for others, as vLLM.
     """
     if decision.would != "allow":
-        LOG.warning("%s", msgspec.json.encode(decision).decode())
+        LOG.warning(
+            "%s",
+            msgspec.json.encode(decision).decode(),
+            extra={"event": "decision", "fields": msgspec.to_builtins(decision)},
+        )
 
 
 def refusal(decision: Decision) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from stillwatch.guard.decide import Guard
+from stillwatch.guard.doors.journal import told
 from stillwatch.guard.secret import Secret, read_secret
 from stillwatch.guard.snapshot import load
 from stillwatch.schema.errors import StillwatchError, UsageError
@@ -60,9 +62,17 @@ class Watched:
         except StillwatchError as error:
             self.failed += 1
             self.problem = error.what
+            told("snapshot_failed", problem=error.what, failed=self.failed)
             return False
         self.guard, self.problem = guard, None
         self.swaps += 1
+        told(
+            "snapshot_swapped",
+            level=logging.INFO,
+            swaps=self.swaps,
+            mode=guard.snapshot.policy.mode,
+            expires_us=guard.snapshot.meta.expires_us,
+        )
         return True
 
     def _now(self) -> tuple[int, int, int] | None:

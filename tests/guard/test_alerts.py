@@ -1,0 +1,36 @@
+"""The alert rules ask for metrics that are there, and Prometheus takes them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stillwatch.guard.doors.metrics import Metrics
+from stillwatch.guard.doors.prometheus import Exposition, GuardCollector, IngestCollector
+from tests.guard.conftest import Scanned
+from tests.guard.test_doors import _Fixed
+from tests.guard.test_metrics import _Ingest
+from tests.servers.programs import ROOT, installed
+
+RULES = ROOT / "docs" / "alerts.yml"
+
+
+def test_rules_ask_for_metrics_that_are_there(demo: Scanned) -> None:
+    collectors = GuardCollector(Metrics(_Fixed(demo.snapshot, 0))), IngestCollector(_Ingest())
+    text = Exposition(*collectors).text().decode()
+    shown = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    asked = {name for rule in group["rules"] for name in re.findall(r"stillwatch_\w+", rule["expr"])}
+    assert len(asked) >= 6
+    assert {name.removesuffix("_bucket") for name in asked} <= shown
+
+
+@pytest.mark.server
+def test_prometheus_takes_the_rules() -> None:
+    promtool: Path = installed("promtool", "STILLWATCH_PROMTOOL", "sudo apt-get install prometheus")
+    done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
