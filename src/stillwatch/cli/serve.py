@@ -156,9 +156,10 @@ def _with_grpc(
     from stillwatch.guard.doors.ext_proc import ExternalProcessor
     from stillwatch.guard.doors.grpc_server import GrpcDoor, WithGrpc
     from stillwatch.guard.doors.rotated import Rotated
+    from stillwatch.guard.doors.strip import strip_asked_bytes
 
     log = None if exchanges is None else AccessLog(Rotated(exchanges), who, secret)
-    processor = ExternalProcessor(
-        partial(ask, service.metrics, adapter="ext_proc"), who, None if log is None else log.note
-    )
+    decide = partial(ask, service.metrics, adapter="ext_proc")
+    note = None if log is None else log.note
+    processor = ExternalProcessor(decide, who, note, strip_asked_bytes)
     return WithGrpc(service, GrpcDoor(address, service, processor, log, token))
