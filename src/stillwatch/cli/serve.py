@@ -29,7 +29,10 @@ Secrets = Annotated[
 
 
 def serve(
-    snapshot: Annotated[Path, typer.Option("--snapshot", help="The snapshot; a new one is picked up.")],
+    snapshot: Annotated[
+        str,
+        typer.Option("--snapshot", help="The snapshot: a file, http://, https:// or valkey://; followed."),
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8645,
     account_header: Annotated[
@@ -92,7 +95,7 @@ def serve(
     secret = read_secret(secret_file)
     provider = exporting() if spans else None
     begin()
-    guard = Watched(snapshot, secret)
+    guard = Watched(snapshot, secret, token=token)
     metrics = Metrics(guard)
     if provider is not None:
         metrics.spans = Spans(provider, secret.spans() if span_hashes else None)

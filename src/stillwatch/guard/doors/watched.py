@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stillwatch.guard.decide import Guard
+from stillwatch.guard.doors.fetch import Fetched
 from stillwatch.guard.doors.journal import told
 from stillwatch.guard.secret import Secret, read_secret
 from stillwatch.guard.snapshot import load
@@ -25,17 +26,34 @@ class Watched:
     guard goes on from what the old one counted after the new snapshot's scan.
     """
 
-    def __init__(self, path: Path, secret: Secret, *, every_s: float = EVERY_S) -> None:
-        """Loads the snapshot, compiles, and begins to watch. Raises what `load` raises."""
-        self._path, self._secret = path, secret
+    def __init__(
+        self, source: Path | str, secret: Secret, *, every_s: float = EVERY_S, token: str | None = None
+    ) -> None:
+        """Loads the snapshot, compiles, and begins to watch. Raises what `load` raises.
+
+        `source`: a file, or an address that `fetch.Fetched` follows, with `token`.
+        """
+        self._secret, self._lock = secret, threading.Lock()
+        self.fetched: Fetched | None = None
+        """The source, where it is no file; its failures are counted there."""
+        if isinstance(source, str) and "://" in source:
+            self.fetched = Fetched(source, secret, token=token)
+            self._path = self.fetched.path
+            # Before the first snapshot is loaded nobody is told anything: `look` finds the mark unchanged.
+            self._ready = threading.Event()
+            self.fetched.start(lambda: self._ready.wait() and self.look())
+        else:
+            self._path = Path(source)
         self._mark = self._now()
-        self.guard = Guard(load(path, secret))
+        self.guard = Guard(load(self._path, secret))
         self.guard.warm()
         self.swaps = 0
         self.failed = 0
         """Snapshots that could not be loaded."""
         self.problem: str | None = None
         """What was wrong with the last one, None once one is loaded."""
+        if self.fetched is not None:
+            self._ready.set()
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._watch, args=(every_s,), name="stillwatch-guard", daemon=True
@@ -44,11 +62,17 @@ class Watched:
 
     def close(self) -> None:
         """Stop watching."""
+        if self.fetched is not None:
+            self.fetched.close()
         self._stop.set()
         self._thread.join()
 
     def look(self) -> bool:
         """Load the snapshot if the file is another one than before; whether a new guard took over."""
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> bool:
         mark = self._now()
         if mark == self._mark:
             return False
@@ -91,5 +115,6 @@ def watched(environment: Mapping[str, str] | None = None) -> Watched:
     """By the environment: STILLWATCH_GUARD_SNAPSHOT and the secret. UsageError where it names no snapshot."""
     env = os.environ if environment is None else environment
     if not env.get(VARIABLE):
-        raise UsageError("the guard has no snapshot", hint=f"set {VARIABLE} to the file")
-    return Watched(Path(env[VARIABLE]), read_secret(None, env))
+        raise UsageError("the guard has no snapshot", hint=f"set {VARIABLE} to the file, or to its address")
+    token = env.get("STILLWATCH_GUARD_TOKEN") or None
+    return Watched(env[VARIABLE], read_secret(None, env), token=token)
