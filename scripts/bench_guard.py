@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -23,11 +25,12 @@ import numpy as np
 SECRET = b"a secret of the benchmark, no other"
 ACCOUNTS, CAMPAIGNS, MEMBERS, FAMILIES, HONEST = 1_000_000, 100, 200, 200_000, 100
 FORM, LINK, HELD, OWN = 400_000, 600_000, 8, 40
-REQUESTS, BYTES, PASSES = 100_000, 2048, 3
+REQUESTS, BYTES, PASSES, SWAPS = 100_000, 2048, 3, 3
 DAY_US = 86_400_000_000
 START_US = 1_772_000_000_000_000
 GOALS = {
     "decide_us_p50": 25.0, "decide_us_p99": 100.0, "load_s": 1.0, "rss_mib_loaded": 500.0, "rss_mib_end": 500.0,
+    "swap_s": 1.0, "swap_slowest_ms": 10.0,
 }  # fmt: skip
 
 
@@ -245,15 +248,77 @@ def measure(path: Path, accounts: int, requests: int) -> dict[str, float]:
     }
 
 
+def swap(path: Path, accounts: int, requests: int) -> dict[str, float]:
+    """A snapshot takes over while another thread decides without a pause, by the same file under a new date."""
+    from stillwatch.guard import Secret, Subject
+    from stillwatch.guard.doors.watched import Watched
+
+    watching = Watched(path, Secret(SECRET), every_s=3600)
+    rng = np.random.default_rng(3)
+    vocabulary = words(rng)
+    texts = [text(rng, vocabulary, BYTES) for _ in range(500)]
+    names = [f"account-{n}" for n in rng.integers(0, accounts, requests).tolist()]
+    took = {False: [0], True: [0]}
+    swapping = threading.Event()
+    done = threading.Event()
+
+    def decide(count: int | None) -> None:
+        i = 0
+        while i < (1 << 40 if count is None else count) and not done.is_set():
+            subject = Subject(
+                account=names[i % requests], prompt=texts[i % 500], tools_hash=5, ts_us=START_US + 10**7
+            )
+            inside = swapping.is_set()
+            start = time.perf_counter_ns()
+            watching.guard.decide(subject)
+            took[inside].append(time.perf_counter_ns() - start)
+            i += 1
+
+    decide(requests)
+    before = watching.guard.requests
+    seconds = []
+    for _ in range(SWAPS):
+        done.clear()
+        thread = threading.Thread(target=decide, args=(None,))
+        thread.start()
+        time.sleep(1.0)
+        os.utime(path)
+        swapping.set()
+        began = time.perf_counter()
+        if not watching.look():
+            raise SystemExit(f"no swap: {watching.problem}")
+        seconds.append(time.perf_counter() - began)
+        swapping.clear()
+        done.set()
+        thread.join()
+    watching.close()
+    alone = []
+    for array in (took[False], took[True]):
+        alone.append(np.array(array) / 1e6)
+    return {
+        "swap_s": float(np.median(seconds)),
+        "swap_slowest_ms": float(alone[1].max()),
+        "swap_p999_ms": float(np.quantile(alone[1], 0.999)),
+        "no_swap_slowest_ms": float(alone[0].max()),
+        "no_swap_p999_ms": float(np.quantile(alone[0], 0.999)),
+        "swap_carried_requests": float(before),
+        "swap_decisions_meanwhile": float(len(alone[1])),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accounts", type=int, default=ACCOUNTS)
     parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--keep", type=Path, help="folder for the snapshot; used again if it is there")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--swap", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure is not None:
         print(json.dumps(measure(asked.measure, asked.accounts, asked.requests)))
+        return
+    if asked.swap is not None:
+        print(json.dumps(swap(asked.swap, asked.accounts, asked.requests)))
         return
     with tempfile.TemporaryDirectory() as folder:
         path = (asked.keep or Path(folder)) / "snapshot"
@@ -261,10 +326,12 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path, asked.accounts)
         # A process of its own: what making the snapshot took is none of the guard's.
-        command = [sys.executable, __file__, "--measure", str(path)]
-        command += ["--accounts", str(asked.accounts), "--requests", str(asked.requests)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
+        found: dict[str, float] = {}
+        for part in ("--measure", "--swap"):
+            command = [sys.executable, __file__, part, str(path)]
+            command += ["--accounts", str(asked.accounts), "--requests", str(asked.requests)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found |= json.loads(done.stdout)
     for name, value in found.items():
         goal = f"   goal {GOALS[name]:g}, ratio {value / GOALS[name]:.2f}" if name in GOALS else ""
         print(f"{name:36} {value:12.2f}{goal}")

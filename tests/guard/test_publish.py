@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -30,7 +29,7 @@ from stillwatch.guard.layout import map_snapshot
 from stillwatch.guard.snapshot import Meta, save
 from stillwatch.schema import SnapshotError, UsageError
 from tests.guard.conftest import SECRET, Scanned
-from tests.servers.programs import free_port
+from tests.servers.programs import free_port, missing
 
 DAY_US = 86_400_000_000
 TOKEN = "a token of the tests"
@@ -180,7 +179,7 @@ def test_a_source_that_hangs_is_given_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hangs:
         url = f"http://127.0.0.1:{hangs.getsockname()[1]}/"
         fetched = Fetched(url, SECRET, cache=tmp_path, timeout_s=0.2)
-        with pytest.raises(SnapshotError, match="there is no snapshot: .*cannot be reached"):
+        with pytest.raises(SnapshotError, match=r"there is no snapshot: .*cannot be reached"):
             fetched.start(lambda: None, first_s=0.5)
     for bad in ("ftp://x/", "http://", "redis://x"):
         with pytest.raises(UsageError, match="none that is known"):
@@ -201,9 +200,7 @@ def _valkey(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
     program = _valkey_server()
     if program is None:
-        if os.environ.get("STILLWATCH_REQUIRE_SERVERS"):
-            raise RuntimeError("there is no valkey-server: make servers")
-        pytest.skip("valkey-server is not installed (make servers)")
+        missing("valkey-server is not installed: run `make servers`")
     command = [str(program), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     client = valkey.Valkey(port=port, socket_timeout=5)
@@ -222,6 +219,26 @@ def _valkey(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.send_signal(signal.SIGCONT)
         process.kill()
         process.wait(10)
+
+
+def _without_listening(url: str, port: int, tmp_path: Path, one: Path, two: Path) -> None:
+    """A door that may read and not subscribe looks every now and then."""
+    import valkey
+
+    client = valkey.Valkey(port=port, socket_timeout=5)
+    client.execute_command("ACL", "SETUSER", "reader", "on", ">word", "~*", "+get", "+getrange", "+strlen")
+    client.close()
+    publish(one, url)
+    fetched = Fetched(url.replace("://", "://reader:word@"), SECRET, cache=tmp_path / "deaf")
+    told = threading.Event()
+    fetched.start(told.set)
+    try:
+        assert _until(lambda: fetched._deaf)
+        publish(two, url)
+        assert told.wait(20)
+        assert fetched.path.read_bytes() == two.read_bytes()
+    finally:
+        fetched.close()
 
 
 @pytest.mark.server
@@ -250,6 +267,7 @@ def test_through_a_real_valkey(demo: Scanned, tmp_path: Path, monkeypatch: pytes
             with _valkey(port, tmp_path):
                 publish(three, url)
                 assert _until(lambda: found.swaps == 2, 60)
+                _without_listening(url, port, tmp_path, one, two)
             assert found.guard.snapshot.meta.last_us == load(three, SECRET).meta.last_us
         finally:
             found.close()

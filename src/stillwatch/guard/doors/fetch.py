@@ -90,6 +90,8 @@ class Fetched:
         self._thread: threading.Thread | None = None
         self._pubsub: Any = None
         self._client: Any = None
+        self._deaf = False
+        """Whether the server lets this door read, but not listen."""
 
     def start(self, told: Callable[[], object], first_s: float = TIMEOUT_S) -> None:
         """Have a snapshot, from before or from the source within `first_s`, and begin to follow. `told` is called in
@@ -179,7 +181,7 @@ class Fetched:
             if self._client is None:
                 self._client, self._key = client_of(self._url, self._timeout_s)
             client, key = self._client, self._key
-            if self._pubsub is None and wait_s:
+            if self._pubsub is None and wait_s and not self._deaf:
                 pubsub = client.pubsub(ignore_subscribe_messages=True)
                 pubsub.subscribe(key)
                 self._pubsub = pubsub
@@ -189,7 +191,7 @@ class Fetched:
             etag = found.decode("latin-1")
             if etag == self._etag:
                 if wait_s:
-                    self._pubsub.get_message(timeout=min(wait_s, POLL_S))
+                    self._listen(valkey, min(wait_s, POLL_S))
                 return False
             size = int(client.strlen(key))
             if size > self._most:
@@ -201,6 +203,16 @@ class Fetched:
             raise Unavailable(
                 f"the source of snapshots cannot be reached ({type(error).__name__})"
             ) from error
+
+    def _listen(self, valkey: Any, wait_s: float) -> None:
+        """Until somebody says that there is a new one, or `wait_s`; where nobody may listen, a little while."""
+        if self._deaf:
+            self._stop.wait(FIRST_S)
+            return
+        try:
+            self._pubsub.get_message(timeout=wait_s)
+        except valkey.exceptions.ResponseError:
+            self._deaf = True
 
     def _take(self, body: Iterator[bytes], size: int, etag: str) -> bool:
         """Put what arrives in the file's place, if it is whole, sealed and no older than the one that is there."""

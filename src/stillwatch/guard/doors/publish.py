@@ -1,7 +1,8 @@
 """Snapshots for doors elsewhere: `GET /v1/snapshot`, a pure ASGI application over one file.
 
 `ETag` and `If-None-Match` (RFC 9110); with `?wait=SECONDS` the answer comes as soon as there is another
-snapshot, or 304 when there was none for so long. What is sent is sealed, and says nothing to whoever lacks the secret.
+snapshot, or 304 when there was none for so long. What is sent is sealed, and says
+nothing to whoever lacks the secret.
 """
 
 from __future__ import annotations
