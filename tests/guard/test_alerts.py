@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from stillwatch.guard.doors.metrics import Metrics
-from stillwatch.guard.doors.prometheus import Exposition, GuardCollector, IngestCollector
+from stillwatch.guard.doors.prometheus import Exposition, GuardCollector, IngestCollector, ScanCollector
+from stillwatch.guard.watch.service import Counters
 from tests.guard.conftest import Scanned
 from tests.guard.test_doors import _Fixed
 from tests.guard.test_metrics import _Ingest
@@ -20,8 +21,8 @@ RULES = ROOT / "docs" / "alerts.yml"
 
 
 def test_rules_ask_for_metrics_that_are_there(demo: Scanned) -> None:
-    collectors = GuardCollector(Metrics(_Fixed(demo.snapshot, 0))), IngestCollector(_Ingest())
-    text = Exposition(*collectors).text().decode()
+    guard = GuardCollector(Metrics(_Fixed(demo.snapshot, 0)))
+    text = Exposition(guard, IngestCollector(_Ingest()), ScanCollector(Counters())).text().decode()
     shown = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     (group,) = yaml.safe_load(RULES.read_text())["groups"]
     asked = {name for rule in group["rules"] for name in re.findall(r"stillwatch_\w+", rule["expr"])}

@@ -186,7 +186,11 @@ class _Server:
         except ImportError as error:
             raise MissingExtraError("uvicorn", "serve", needed_for="the receiver of logs") from error
         formats = frozenset(load_importers()) - {"mapping"}
-        receiver = Receiver(service.inbox, formats, lambda: _told(service), token)
+        # Only here: it needs the extra.
+        from stillwatch.guard.doors.prometheus import Exposition, IngestCollector, ScanCollector
+
+        shown = Exposition(IngestCollector(service.counters), ScanCollector(service.counters)).text
+        receiver = Receiver(service.inbox, formats, lambda: _told(service), token, shown)
         config = uvicorn.Config(
             receiver, host=host.strip("[]"), port=int(port), log_level="warning", access_log=False
         )
@@ -213,7 +217,7 @@ def _told(service: Service) -> dict[str, Any]:
         events.setdefault(name, {})[state] = count
     return {
         "events": events,
-        "lag_s": round(counters.lag_s(int(time.time() * 1e6)), 3),
+        "lag_s": {name: round(value, 3) for name, value in counters.lag_s.items()},
         "behind_bytes": dict(counters.behind),
         "scanning": service.scanning,
         "scans": counters.scans,

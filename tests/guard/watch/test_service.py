@@ -208,6 +208,14 @@ def test_a_process_that_is_killed_again_and_again_loses_and_doubles_nothing(tmp_
                 with urllib.request.urlopen(request, timeout=30) as answer:
                     assert answer.status == 200
                 sent.append(name)
+            with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+                shown = answer.read().decode()
+            assert (
+                f'stillwatch_ingest_events_total{{source="http-canonical",state="kept"}} {len(sent) - 5 * life}.0'
+                in shown
+            )
+            assert 'stillwatch_ingest_lag_seconds{source="http-canonical"}' in shown
+            assert "stillwatch_scans_total 0.0" in shown
         finally:
             process.send_signal(signal.SIGTERM if life == 2 else signal.SIGKILL)
             code = process.wait(timeout=30)

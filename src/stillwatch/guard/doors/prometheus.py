@@ -30,10 +30,15 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 class Ingest(Protocol):
     """What takes in traffic, as `watch` does. Sources and states are names out of a few."""
 
-    events: Mapping[tuple[str, str], int]
-    """By source (`file`, `litellm`, ...) and state (`taken`, `refused`, ...). They only grow."""
-    lag_s: Mapping[str, float]
-    """By source: seconds between an exchange and its being taken in, of the newest one."""
+    @property
+    def events(self) -> Mapping[tuple[str, str], int]:
+        """By source (an input's name) and state (`kept`, `refused`, ...). They only grow."""
+        ...
+
+    @property
+    def lag_s(self) -> Mapping[str, float]:
+        """By source: seconds between an exchange and its being taken in, of the newest one."""
+        ...
 
 
 class GuardCollector:
@@ -124,10 +129,49 @@ class IngestCollector:
         yield lag
 
 
+class Scans(Protocol):
+    """What `watch` keeps count of."""
+
+    @property
+    def scans(self) -> int: ...
+
+    @property
+    def failed(self) -> int: ...
+
+    @property
+    def late(self) -> int: ...
+
+    @property
+    def scan_s(self) -> float: ...
+
+
+class ScanCollector:
+    """Scans of the window."""
+
+    def __init__(self, scans: Scans) -> None:
+        self._scans = scans
+
+    def collect(self) -> Iterable[Metric]:
+        """All families, as of now."""
+        for counter, what, value in (
+            ("scans", "Scans that gave a snapshot.", self._scans.scans),
+            (
+                "scan_failures",
+                "Scans or snapshots that did not come about; the old one stayed.",
+                self._scans.failed,
+            ),
+            ("scans_late", "Scans that took longer than the time between two.", self._scans.late),
+        ):
+            yield CounterMetricFamily(f"stillwatch_{counter}", what, value=value)
+        yield GaugeMetricFamily(
+            "stillwatch_scan_seconds", "Time that the last scan took.", value=self._scans.scan_s
+        )
+
+
 class Exposition:
     """The text that `/metrics` answers with."""
 
-    def __init__(self, *collectors: GuardCollector | IngestCollector) -> None:
+    def __init__(self, *collectors: GuardCollector | IngestCollector | ScanCollector) -> None:
         self._registry = CollectorRegistry()
         for collector in collectors:
             self._registry.register(collector)

@@ -5,7 +5,7 @@
 | `/ingest/litellm` | what LiteLLM's `generic_api` callback sends: an array of events, lines, or one event |
 | `/v1/traces` | OTLP over HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp), JSON or protobuf |
 | `/ingest/FORMAT` | a file of any other importer's format |
-| `/healthz`, `/readyz` | alive; what came in, and how the last scan went |
+| `/healthz`, `/readyz`, `/metrics` | alive; what came in, and how the last scan went |
 
 An answer of 200 means that every row is kept or listed as refused. 503 with `retry-after`: come again, nothing of it
 is kept. A body that is no log at all is refused with 400, and counted; its sender would only repeat it.
@@ -36,6 +36,7 @@ RETRY_S = 5
 TOKEN_HEADER = b"x-stillwatch-token"
 TRACES = "/v1/traces"
 _JSON = (b"content-type", b"application/json")
+_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _PROTOBUF = "application/x-protobuf"
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
@@ -90,8 +91,10 @@ class Receiver:
         formats: frozenset[str],
         told: Callable[[], Mapping[str, Any]],
         token: str | None = None,
+        exposition: Callable[[], bytes] | None = None,
     ) -> None:
-        """`formats`: names of importers; `told`: what `/readyz` says."""
+        """`formats`: names of importers; `told`: what `/readyz` says; `exposition`: what `/metrics` answers."""
+        self._exposition = exposition
         self._inbox, self._formats, self._told = inbox, formats, told
         self._token = None if token is None else token.encode()
         self.strangers = 0
@@ -118,6 +121,8 @@ class Receiver:
             return 200, [_JSON], b'{"status": "ok"}'
         if path == "/readyz":
             return 200, [_JSON], msgspec.json.encode({"status": "ready", **self._told()})
+        if path == "/metrics" and self._exposition is not None:
+            return 200, [_TEXT], self._exposition()
         format = "otlp" if path == TRACES else path.removeprefix("/ingest/")
         if path != TRACES and (not path.startswith("/ingest/") or format not in self._formats):
             return _error(404, "no such path")

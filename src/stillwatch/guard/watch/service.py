@@ -73,8 +73,8 @@ class Counters:
 
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(input, `kept` | `refused` | `passed` | `truncated`) -> rows; files for `truncated`."""
-    newest_us: int = 0
-    """Event time of the newest row."""
+    newest_us: dict[str, int] = field(default_factory=dict)
+    """Event time of the newest row of each input."""
     behind: dict[str, int] = field(default_factory=dict)
     """Bytes of followed files that are not yet read."""
     scans: int = 0
@@ -87,9 +87,18 @@ class Counters:
     """Scans that took longer than the time between two."""
     compacted: int = 0
 
-    def lag_s(self, now_us: int) -> float:
-        """Seconds between the newest row and now."""
-        return max(0.0, (now_us - self.newest_us) / 1e6) if self.newest_us else 0.0
+    clock: Callable[[], float] = time.time
+
+    @property
+    def scan_s(self) -> float:
+        """Seconds that the last scan took, 0 before the first."""
+        return 0.0 if self.last is None else self.last.scan_s
+
+    @property
+    def lag_s(self) -> dict[str, float]:
+        """Seconds between the newest row of each input and now."""
+        now = self.clock() * 1e6
+        return {name: max(0.0, (now - newest) / 1e6) for name, newest in list(self.newest_us.items())}
 
 
 Say = Callable[[str], None]
@@ -109,9 +118,11 @@ class Service:
         """Opens the partitions. Raises what `Partitions` raises."""
         self.settings, self._say, self._clock = settings, say, clock
         self.inbox = Inbox()
-        self.counters = Counters()
+        self.counters = Counters(clock=clock)
         self.partitions = Partitions(settings.folder / "partitions", journal)
-        self.counters.newest_us = self.partitions.newest_us
+        for part in self.partitions.manifest.parts:
+            newest = self.counters.newest_us
+            newest[part.input] = max(part.last_us, newest.get(part.input, 0))
         self._tails: dict[str, Tail] = {}
         self._intakes: dict[str, Intake] = {}
         for source in settings.sources:
@@ -215,7 +226,9 @@ class Service:
         events[name, "kept"] += taken.rows
         events[name, "refused"] += len(taken.refusals)
         events[name, "passed"] += taken.passed
-        self.counters.newest_us = max(self.counters.newest_us, taken.newest_us)
+        if taken.newest_us:
+            newest = self.counters.newest_us
+            newest[name] = max(taken.newest_us, newest.get(name, 0))
 
     def _compact(self) -> None:
         made = self.partitions.compact()
