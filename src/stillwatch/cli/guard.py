@@ -188,6 +188,11 @@ def _csv(found: Replay) -> bytes:
     return out.getvalue().encode()
 
 
+MOST_HEAD = 4 << 20
+"""Bytes of a request's head. Some gateways take 1 MiB and hand it all on: whom the service answers with an error, it has
+not judged."""
+
+
 @guard_app.command("serve")
 def serve(
     snapshot: Annotated[Path, typer.Option("--snapshot", help="The snapshot; a new one is picked up.")],
@@ -218,7 +223,10 @@ def serve(
         raise MissingExtraError("uvicorn", "serve", needed_for="the check service") from error
     guard = Watched(snapshot, read_secret(secret_file))
     who = Identity(account_header, proxies)
-    uvicorn.run(CheckService(guard, who, token), host=host, port=port, log_level="warning", access_log=False)
+    uvicorn.run(
+        CheckService(guard, who, token), host=host, port=port, log_level="warning", access_log=False,
+        h11_max_incomplete_event_size=MOST_HEAD,
+    )  # fmt: skip
 
 
 @guard_app.command("config")

@@ -7,7 +7,9 @@ With several workers each has seen a part, so that its bits are a lower bound un
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
 from stillwatch.schema.tables import SEPARATOR
 from stillwatch.schema.times import LATEST_US
 
+LOG = logging.getLogger("stillwatch.guard")
 MOST_ACCOUNTS = 100_000
 """Accounts whose counters are kept, about 1 KiB each. The one that was silent longest gives way: if it comes back, it
 begins again with what the snapshot says of it."""
@@ -99,10 +102,32 @@ class Guard:
             self.requests += 1
             try:
                 return self._decide(subject)
-            except Exception:
+            except Exception as error:
                 # Whatever a caller sends, or this code gets wrong, must not become an error of the gateway's.
-                self.faults += 1
-                return self._ladder.fault
+                return self._fault(error)
+
+    def fault(self, error: BaseException) -> Decision:
+        """What a request meets whose door failed before it could ask: counted, told, and as the policy says."""
+        with self._lock:
+            self.requests += 1
+            return self._fault(error)
+
+    def _fault(self, error: BaseException) -> Decision:
+        self.faults += 1
+        # The first, second, fourth, eighth...: a flood of faults is no flood of lines. The words of an error may hold
+        # what a caller wrote.
+        if self.faults & (self.faults - 1) == 0:
+            with contextlib.suppress(Exception):
+                LOG.error("fault %d of the guard: %s", self.faults, type(error).__name__)
+        return self._ladder.fault
+
+    def idle(self, now_us: int) -> str | None:
+        """Why nothing would be acted on at that time of the clock, None where something might."""
+        return self._ladder.idle(now_us, TIME)
+
+    def forked(self) -> None:
+        """To be called in a forked process: another thread may have held the lock."""
+        self._lock = threading.Lock()
 
     def bits(self, subject: Subject) -> dict[str, Bits]:
         """(FORM, LINK, TIME, all) of an account by campaign, as of the last request of it that was decided."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -166,5 +167,16 @@ def _columns(body: Any) -> dict[str, Any] | None:
         try:
             body = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
+            body = _lenient(body)
     return asking_columns(body) if isinstance(body, dict) else None
+
+
+def _lenient(body: bytes | bytearray | memoryview) -> Any:
+    """As Python's own `json` reads it, as many servers do: NaN, lone surrogates, numbers of any size, UTF-16.
+
+    Otherwise one such token would hide a prompt that the model sees. None where Python cannot read it either.
+    """
+    try:
+        return json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        return None

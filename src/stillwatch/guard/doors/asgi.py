@@ -15,6 +15,7 @@ from typing import Any
 from stillwatch.guard.doors.http import Identity, identity, refusal, subject_of, tell
 from stillwatch.guard.doors.watched import Watched, watched
 from stillwatch.guard.sight import MOST_BODY
+from stillwatch.guard.subject import Decision
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,10 +40,7 @@ class StillwatchMiddleware:
             await self.app(scope, receive, send)
             return
         messages, body = await read_body(receive)
-        peer = scope.get("client")
-        subject = subject_of(scope["headers"], peer[0] if peer else None, body, self._who)
-        decision = self._watched.guard.decide(subject)
-        tell(decision)
+        decision = decided(self._watched, scope, body, self._who)
         refused = refusal(decision)
         if refused is not None:
             status, headers, answer = refused
@@ -57,6 +55,18 @@ class StillwatchMiddleware:
             return message if message is not None else await receive()
 
         await self.app(scope, again, send)
+
+
+def decided(guard: Watched, scope: MutableMapping[str, Any], body: bytes | None, who: Identity) -> Decision:
+    """The decision about a request, told. Never raises: what fails here is a fault of the guard's as well."""
+    try:
+        peer = scope.get("client")
+        subject = subject_of(scope["headers"], peer[0] if peer else None, body, who)
+    except Exception as error:
+        return guard.guard.fault(error)
+    decision = guard.guard.decide(subject)
+    tell(decision)
+    return decision
 
 
 async def read_body(receive: Receive, most: int = MOST_BODY) -> tuple[list[Message], bytes]:

@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from stillwatch.guard.doors.asgi import Receive, Send, read_body
+from stillwatch.guard.doors import http
+from stillwatch.guard.doors.asgi import Receive, Send, decided, read_body
 from stillwatch.guard.doors.http import Identity, refusal, subject_of, tell
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.sight import MOST_BODY
@@ -57,7 +58,8 @@ class CheckService:
             return 200, _JSON, b'{"status": "ok"}'
         if path == "/readyz":
             return self._ready()
-        check = path == CHECK or path.startswith(f"{CHECK}/")
+        # Envoy puts the request's own path behind it, and that of `OPTIONS *` begins with no slash.
+        check = path.startswith(CHECK)
         if not check and path != LITELLM:
             return 404, _JSON, b'{"error": {"message": "no such path"}}'
         if self._token is not None:
@@ -69,9 +71,8 @@ class CheckService:
         if not check:
             return self._litellm(body)
         # Proxies that pass no body on send an empty one.
-        peer = scope.get("client")
-        subject = subject_of(scope["headers"], peer[0] if peer else None, body or None, self._who)
-        decision = self._decide(subject)
+        decision = decided(self._watched, scope, body or None, self._who)
+        self._lacked.update(decision.lacked)
         refused = refusal(decision)
         about = [
             (b"x-stillwatch-action", decision.action.encode()),
@@ -100,12 +101,17 @@ class CheckService:
             "accounts": guard.snapshot.accounts, "snapshot_expires_us": meta.expires_us, "swaps": watching.swaps,
             "failed": watching.failed, "problem": watching.problem, "requests": guard.requests,
             "refusals": guard.refusals, "faults": guard.faults, "lacked": self._lacked, "strangers": self._strangers,
+            "idle": watching.reason, "untold": http.UNTOLD,
         }  # fmt: skip
         return 200, _JSON, msgspec.json.encode(told)
 
     def _litellm(self, body: bytes) -> Answer:
         """LiteLLM's own request; its identities are those of the gateway's authentication, not the caller's."""
-        decision = self._decide(litellm_subject(body, self._who))
+        try:
+            subject = litellm_subject(body, self._who)
+        except Exception as error:
+            return 200, _JSON, msgspec.json.encode(_verdict(self._watched.guard.fault(error)))
+        decision = self._decide(subject)
         return 200, _JSON, msgspec.json.encode(_verdict(decision))
 
 
