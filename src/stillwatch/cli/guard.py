@@ -188,9 +188,8 @@ def _csv(found: Replay) -> bytes:
     return out.getvalue().encode()
 
 
-MOST_HEAD = 4 << 20
-"""Bytes of a request's head. Some gateways take 1 MiB and hand it all on: whom the service answers with an error, it has
-not judged."""
+MOST_HEAD = 1 << 20
+"""Bytes of a request's head: more than gateways take. What the service cannot read it has not judged."""
 
 
 @guard_app.command("serve")

@@ -11,6 +11,7 @@ away: a proxy would hand 401 or 403 on to its clients, as if it were about them.
 from __future__ import annotations
 
 import hmac
+import time
 from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
@@ -21,7 +22,7 @@ from stillwatch.guard.doors import http
 from stillwatch.guard.doors.asgi import Receive, Send, decided, read_body
 from stillwatch.guard.doors.http import Identity, refusal, subject_of, tell
 from stillwatch.guard.doors.watched import Watched
-from stillwatch.guard.sight import MOST_BODY
+from stillwatch.guard.sight import MOST_BODY, unwieldy
 from stillwatch.guard.subject import Decision, Subject
 
 CHECK, LITELLM = "/v1/check", "/beta/litellm_basic_guardrail_api"
@@ -59,7 +60,7 @@ class CheckService:
         if path == "/readyz":
             return self._ready()
         # Envoy puts the request's own path behind it, and that of `OPTIONS *` begins with no slash.
-        check = path.startswith(CHECK)
+        check = path == CHECK or path.startswith((f"{CHECK}/", f"{CHECK}*"))
         if not check and path != LITELLM:
             return 404, _JSON, b'{"error": {"message": "no such path"}}'
         if self._token is not None:
@@ -101,7 +102,7 @@ class CheckService:
             "accounts": guard.snapshot.accounts, "snapshot_expires_us": meta.expires_us, "swaps": watching.swaps,
             "failed": watching.failed, "problem": watching.problem, "requests": guard.requests,
             "refusals": guard.refusals, "faults": guard.faults, "lacked": self._lacked, "strangers": self._strangers,
-            "idle": watching.reason, "untold": http.UNTOLD,
+            "idle": guard.idle(time.time_ns() // 1000), "untold": http.UNTOLD,
         }  # fmt: skip
         return 200, _JSON, msgspec.json.encode(told)
 
@@ -130,7 +131,7 @@ def litellm_subject(body: bytes, who: Identity) -> Subject:
     account = data.get("user_api_key_user_id") or data.get("user_api_key_hash")
     ip = _address(found.get("request_headers"), who)
     messages = found.get("structured_messages")
-    if isinstance(messages, list) and messages:
+    if isinstance(messages, list) and messages and not unwieldy(body):
         return Subject(account=account, body={"messages": messages, "tools": found.get("tools")}, ip=ip)
     texts = found.get("texts")
     prompt = texts[-1] if isinstance(texts, list) and texts else None

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from stillwatch.guard.sight import MOST_BODY
 
 MOST_CODINGS = 3
-MOST_MEMBERS = 64
+MOST_MEMBERS = 8
 """Of a gzip file. Each is looked for in what is left: a body of empty ones would take time without end."""
 _AUTOMATIC, _RAW = 47, -15
 """Window bits for zlib: gzip or zlib by their heads; deflate without either, as some clients send it."""

@@ -66,8 +66,9 @@ def subject_of(headers: Headers, peer: str | None, body: bytes | None, who: Iden
     if who.account_header is not None:
         account = found.get(who.account_header.lower().encode(), b"").decode("latin-1").strip() or None
     credential = found.get(b"authorization", b"").decode("latin-1")
-    scheme, _, token = credential.partition(" ")
-    key = token.strip() if scheme.lower() == "bearer" else None
+    # Split as many servers do: at any white space.
+    scheme, *token = credential.split(None, 1) or [""]
+    key = token[0].strip() if token and scheme.lower() == "bearer" else None
     key = key or found.get(b"x-api-key", b"").decode("latin-1").strip() or None
     ip = peer
     if who.proxies:
