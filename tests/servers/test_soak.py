@@ -1,6 +1,6 @@
 """Half of the load that nginx, Envoy and the guard bear on this machine, for half an hour: memory stays flat.
 
-STILLWATCH_SOAK_MINUTES sets another time. Measured are the guard's resident and its anonymous memory, every second; the
+STILLWATCH_SOAK_MINUTES sets another time. Measured are the guard's resident and anonymous memory, every second; the
 first third is for warming up. It fails if the median of the last third is more than 8 MiB above that of the second,
 if any answer is not the one that is due, if one does not come, or if a gateway went on without the guard's answer.
 """

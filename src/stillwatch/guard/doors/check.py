@@ -68,11 +68,12 @@ class CheckService:
             if not hmac.compare_digest(given, self._token):
                 self._strangers += 1
                 return 503, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
-        _, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
+        messages, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
         if not check:
             return self._litellm(body)
         # Proxies that pass no body on send an empty one.
-        decision = decided(self._watched, scope, body or None, self._who)
+        unread = messages[-1].get("more_body", False)
+        decision = decided(self._watched, scope, body if body or unread else None, self._who)
         self._lacked.update(decision.lacked)
         refused = refusal(decision)
         about = [
