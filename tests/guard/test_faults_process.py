@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ from stillwatch.guard.doors.http import Identity
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.layout import VERSION
 from stillwatch.guard.snapshot import save
+from stillwatch.schema.errors import SnapshotError
 from stillwatch.schema.times import DAY_US
 from tests.guard.conftest import SECRET, Scanned
 from tests.guard.test_decide import _now, _strong
@@ -99,6 +102,15 @@ def test_a_bad_snapshot_changes_no_decision(
     other.replace(path)
     assert watched.look()
     assert (watched.swaps, watched.problem) == (1, None)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_nothing_starts_with_a_bad_snapshot(demo: Scanned, tmp_path: Path, name: str) -> None:
+    make, told = BAD[name]
+    path = tmp_path / "snapshot"
+    path.write_bytes(make(demo.path.read_bytes(), demo, tmp_path / "other"))
+    with pytest.raises(SnapshotError, match=told):
+        Watched(path, SECRET)
 
 
 def test_the_watch_outlives_whatever_happens(
@@ -230,6 +242,30 @@ def test_a_client_that_goes_away_is_nobody_s_fault(demo: Scanned) -> None:
     asyncio.run(middleware(scope, receive, None))
     assert heard == ["http.request", "http.disconnect"]
     assert guard.guard.faults == 0
+
+
+def test_a_body_does_not_stay_in_memory_while_its_answer_is_streamed(demo: Scanned) -> None:
+    class Message(dict[str, Any]):
+        pass
+
+    guard: Any = SimpleNamespace(guard=Guard(demo.snapshot))
+    left: list[Any] = []
+
+    async def receive() -> Any:
+        message = Message(type="http.request", body=b"{}", more_body=len(left) < 2)
+        left.append(weakref.ref(message))
+        return message
+
+    async def model(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(3):
+            await receive()
+        gc.collect()
+        assert [ref() for ref in left] == [None] * 3
+
+    middleware: Any = StillwatchMiddleware(model, guard, Identity())
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": None}
+    asyncio.run(middleware(scope, receive, None))
+    assert len(left) == 3
 
 
 def test_paths_of_the_check_service(demo: Scanned) -> None:

@@ -18,7 +18,8 @@ from tests.servers.programs import ROOT, clean_environment, free_port, running
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 STREAMS = 10_000
-BODY = json.dumps(CHAT).encode()
+BODY = json.dumps({**CHAT, "user": "u" * 16_000}).encode()
+"""Larger than what a stream may cost: none is kept."""
 
 
 def test_streams_cost_the_guard_nothing(

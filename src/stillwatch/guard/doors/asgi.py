@@ -9,6 +9,7 @@ larger is passed on unread. `strip`, `mark` and `observe` are the application's:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -48,11 +49,12 @@ class StillwatchMiddleware:
             await send({"type": "http.response.body", "body": answer})
             return
         scope.setdefault("state", {})["stillwatch"] = decision
-        waiting = iter(messages)
+        waiting = deque(messages)
+        # An answer may be streamed for an hour: the request's body must not stay in memory with it.
+        del messages, body
 
         async def again() -> Message:
-            message = next(waiting, None)
-            return message if message is not None else await receive()
+            return waiting.popleft() if waiting else await receive()
 
         await self.app(scope, again, send)
 
