@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: nginx setup extras demo test test-slow bench bench-guard bench-doors bench-envoy bench-litellm fuzz lint wheel servers record
+.PHONY: nginx setup extras demo test test-slow soak bench bench-guard bench-doors bench-envoy bench-litellm fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -63,6 +63,10 @@ test: setup
 # Statistical checks that need many draws.
 test-slow: setup
 	$(PY) -m pytest -m slow
+
+# Half of the load that nginx, Envoy and the guard bear here, for STILLWATCH_SOAK_MINUTES (30): memory stays flat.
+soak: setup servers
+	$(PY) -m pytest -m slow tests/servers/test_soak.py
 
 # Two million exchanges beside a notebook; needs about 10 GiB of memory while the log is composed.
 bench: extras

@@ -75,9 +75,10 @@ def test_every_identity_header_is_removed() -> None:
     assert [("remove" in m) for m in mutations] == sorted([("remove" in m) for m in mutations], reverse=True)
     nginx, caddy = render("nginx", setup), render("caddy", setup)
     for name in names:
-        # Once for the model, once for the guard.
-        assert nginx.count(f'proxy_set_header {name} "";') == 2
+        # For the model; the guard gets nothing of the client's but the key.
+        assert nginx.count(f'proxy_set_header {name} "";') == 1 + (name == "x-acme-account")
         assert f"request_header -{name}\n" in caddy
+    assert nginx.count("proxy_pass_request_headers off;") == 1
     assert "x-api-key" in Setup().removed()
     assert {"x-real-ip", "forwarded"} <= set(Setup().removed())
 

@@ -28,6 +28,10 @@ Secrets = Annotated[
 ]
 
 
+MOST_HEAD = 1 << 20
+"""Bytes of a request's head: more than gateways take. What the service cannot read it has not judged."""
+
+
 def serve(
     snapshot: Annotated[
         str,
@@ -118,7 +122,7 @@ def serve(
     app = service if grpc is None else _with_grpc(service, grpc, exchanges, secret, who, token)
     uvicorn.run(
         app, host=host, port=port, log_config=None, access_log=False, server_header=False, date_header=False,
-        timeout_keep_alive=75, **tls,
+        timeout_keep_alive=75, h11_max_incomplete_event_size=MOST_HEAD, **tls,
     )  # fmt: skip
 
 

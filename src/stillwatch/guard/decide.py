@@ -7,7 +7,9 @@ With several workers each has seen a part, so that its bits are a lower bound un
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
 from stillwatch.schema.tables import SEPARATOR
 from stillwatch.schema.times import LATEST_US
 
+LOG = logging.getLogger("stillwatch.guard")
 MOST_ACCOUNTS = 100_000
 """Accounts whose counters are kept, about 1 KiB each. The one that was silent longest gives way: if it comes back, it
 begins again with what the snapshot says of it."""
@@ -78,7 +81,7 @@ class Guard:
         """Requests that Stillwatch refused: told by doors, or by this guard's own enforcement."""
         self.faults = 0
         """Requests that the guard could not decide about; they met what the policy says for that."""
-        self.fault: str | None = None
+        self.last_fault: str | None = None
         """Kind of the last one."""
         self.requests = 0
         self.forgotten = 0
@@ -109,9 +112,34 @@ class Guard:
                 return self._decide(subject)
             except Exception as error:
                 # Whatever a caller sends, or this code gets wrong, must not become an error of the gateway's.
-                self.faults += 1
-                self.fault = type(error).__name__
-                return self._ladder.fault
+                return self._fault(error)
+
+    def fault(self, error: BaseException) -> Decision:
+        """What a request meets whose door failed before it could ask: counted, told, and as the policy says."""
+        with self._lock:
+            self.requests += 1
+            return self._fault(error)
+
+    def _fault(self, error: BaseException) -> Decision:
+        self.faults += 1
+        self.last_fault = type(error).__name__
+        # The first, second, fourth, eighth...: a flood of faults is no flood of lines. The words of an error may hold
+        # what a caller wrote.
+        if self.faults & (self.faults - 1) == 0:
+            with contextlib.suppress(Exception):
+                LOG.error(
+                    "fault %d of the guard: %s", self.faults, self.last_fault,
+                    extra={"event": "fault", "fields": {"times": self.faults, "error_type": self.last_fault}},
+                )  # fmt: skip
+        return self._ladder.fault
+
+    def idle(self, now_us: int) -> str | None:
+        """Why nothing would be acted on at that time of the clock, None where something might."""
+        return self._ladder.idle(now_us, TIME)
+
+    def forked(self) -> None:
+        """To be called in a forked process: another thread may have held the lock."""
+        self._lock = threading.Lock()
 
     def bits(self, subject: Subject) -> dict[str, Bits]:
         """(FORM, LINK, TIME, all) of an account by campaign, as of the last request of it that was decided."""

@@ -10,7 +10,7 @@ import xxhash
 
 from stillwatch.guard.policy import KINDS, MILDEST_ACTING, STRENGTH, Action, Rule, microseconds
 from stillwatch.guard.snapshot import Listed, Snapshot
-from stillwatch.guard.subject import LACKED, Decision
+from stillwatch.guard.subject import LACKED, TIME, Decision
 from stillwatch.schema.times import DAY_US
 
 NEVER = 1 << 62
@@ -99,8 +99,9 @@ class Ladder:
     ) -> Decision:
         """The strongest of what the rules say about each of the account's facts."""
         meta = self._snapshot.meta
-        if now_us > meta.expires_us:
-            return self.allow("snapshot_expired", lacked)
+        idle = self.idle(now_us, lacked)
+        if idle is not None:
+            return self.allow(idle, lacked)
         exempt = self._exempted(account.row, gateway)
         best: Decision | None = None
         reason = "no_rule"
@@ -120,6 +121,13 @@ class Ladder:
                 best = found
         self.heard(account.facts, now_us)
         return best if best is not None else self.allow(reason, lacked)
+
+    def idle(self, now_us: int, lacked: int) -> str | None:
+        """Why nothing is acted on at this time. By a clock behind the log nothing would end when it should."""
+        meta = self._snapshot.meta
+        if now_us > meta.expires_us:
+            return "snapshot_expired"
+        return "clock_behind" if lacked & TIME and now_us < meta.last_us - DAY_US else None
 
     def _exempted(self, row: int, gateway: str | None) -> bool:
         if gateway is not None and gateway in self._gateways:

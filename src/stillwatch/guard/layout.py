@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -63,7 +64,10 @@ def write_snapshot(path: Path, meta: Any, arrays: Mapping[str, Array], secret: S
 
 
 def map_snapshot(path: Path, secret: Secret, meta: type[Any]) -> tuple[Any, dict[str, Array]]:
-    """(meta, read-only arrays over the mapped file). Everything is checked before anything is returned.
+    """(meta, read-only arrays over a copy of the file). Everything is checked before anything is returned.
+
+    The copy is a nameless temporary file. Mapped itself, a snapshot that somebody writes over in place (`cp`, `scp`)
+    would change under the requests, and kill the process where it becomes shorter.
 
     SnapshotError: no snapshot, truncated, of another version, of another secret, or changed since it was written.
     """
@@ -74,16 +78,20 @@ def map_snapshot(path: Path, secret: Secret, meta: type[Any]) -> tuple[Any, dict
             handle.seek(0)
             head = handle.read(HEAD)
             length = _checked(head, size, secret, where)
-            # Read, not mapped: what no request needs then never takes memory of this process.
-            rest = iter(lambda: handle.read(1 << 20), b"")
-            if secret.seal([head[: _SEAL.start], head[_SEAL.stop :]], rest) != head[_SEAL]:
-                raise SnapshotError(
-                    "the snapshot is damaged: its seal does not match", where=where, hint=_AGAIN
-                )
-            data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            with tempfile.TemporaryFile(prefix="stillwatch-snapshot-") as copy:
+                copy.write(head)
+                rest = _copied(handle, copy)
+                if secret.seal([head[: _SEAL.start], head[_SEAL.stop :]], rest) != head[_SEAL]:
+                    raise SnapshotError(
+                        "the snapshot is damaged: its seal does not match", where=where, hint=_AGAIN
+                    )
+                copy.flush()
+                data = mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
-        raise SnapshotError(f"the snapshot cannot be read: {reason}", where=where) from error
+        raise SnapshotError(
+            f"the snapshot cannot be read, or not copied to {tempfile.gettempdir()}: {reason}", where=where
+        ) from error
     view = memoryview(data)
     try:
         header = msgspec.json.decode(view[HEAD : HEAD + length], type=_Header)
@@ -96,6 +104,12 @@ def map_snapshot(path: Path, secret: Secret, meta: type[Any]) -> tuple[Any, dict
     except (ValueError, TypeError, msgspec.DecodeError) as error:
         # Sealed by the right secret, and still not what this version writes.
         raise SnapshotError("the snapshot's header cannot be used", where=where, hint=_AGAIN) from error
+
+
+def _copied(handle: IO[bytes], copy: IO[bytes]) -> Iterator[bytes]:
+    while part := handle.read(1 << 20):
+        copy.write(part)
+        yield part
 
 
 def _checked(head: bytes, size: int, secret: Secret, where: Where) -> int:

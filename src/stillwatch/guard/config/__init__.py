@@ -185,6 +185,7 @@ def render(gateway: str, setup: Setup) -> str:
         "guard": setup.guard, "guard_at": f"{guard[0]}:{guard[1]}", "guard_host": guard[0].strip("[]"),
         "guard_port": str(guard[1]), "timeout_ms": str(setup.timeout_ms), "timeout_s": f"{setup.timeout_ms / 1000:g}",
         "hops": str(setup.hops), "proxies": str(proxies), "credential": setup.credential,
+        "credential_variable": setup.credential.replace("-", "_"),
         "account_header": (setup.account_header or "").lower(), "certificate": setup.certificate or "",
         "key": setup.key or "", "log": setup.log or "", "snapshot": setup.snapshot, "model": setup.model,
         "events": setup.events or "",

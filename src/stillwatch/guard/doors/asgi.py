@@ -9,12 +9,13 @@ larger is passed on unread. `strip` is carried out here. The application finds t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from stillwatch.guard.doors.ask import ask
+from stillwatch.guard.doors.ask import decided
 from stillwatch.guard.doors.carry import Answers, StripSend, stripped_request, told
-from stillwatch.guard.doors.http import Identity, header, identity, refusal, subject_of
+from stillwatch.guard.doors.http import Identity, identity, refusal
 from stillwatch.guard.doors.metrics import Metrics
 from stillwatch.guard.doors.watched import Watched, watched
 from stillwatch.guard.sight import MOST_BODY
@@ -44,10 +45,7 @@ class StillwatchMiddleware:
             await self.app(scope, receive, send)
             return
         messages, body = await read_body(receive)
-        peer = scope.get("client")
-        subject = subject_of(scope["headers"], peer[0] if peer else None, body, self._who)
-        trace = header(scope["headers"], b"traceparent") if self.metrics.spans is not None else None
-        decision = ask(self.metrics, subject, "asgi", trace)
+        decision = decided(self.metrics, scope, body, self._who, "asgi")
         refused = refusal(decision)
         if refused is not None:
             status, headers, answer = refused
@@ -60,10 +58,12 @@ class StillwatchMiddleware:
             whole = messages[-1]["type"] == "http.request" and not messages[-1].get("more_body", False)
             messages = stripped_request(scope, messages, body, whole)
             send = StripSend(send, self.answers)
-        messages.reverse()
+        waiting = deque(messages)
+        # An answer may be streamed for an hour: the request's body must not stay in memory with it.
+        del messages, body
 
         async def again() -> Message:
-            return messages.pop() if messages else await receive()
+            return waiting.popleft() if waiting else await receive()
 
         await self.app(scope, again, send)
 

@@ -17,13 +17,14 @@ from typing import Any
 
 import msgspec
 
+from stillwatch.guard.doors import http
 from stillwatch.guard.doors.asgi import Receive, Send, read_body
-from stillwatch.guard.doors.ask import ask
+from stillwatch.guard.doors.ask import ask, decided, failed
 from stillwatch.guard.doors.http import Identity, header, refusal, subject_of
 from stillwatch.guard.doors.journal import told
 from stillwatch.guard.doors.metrics import Metrics
 from stillwatch.guard.doors.watched import Watched
-from stillwatch.guard.sight import MOST_BODY
+from stillwatch.guard.sight import MOST_BODY, unwieldy
 from stillwatch.guard.subject import Decision, Subject
 
 CHECK, LITELLM = "/v1/check", "/beta/litellm_basic_guardrail_api"
@@ -88,7 +89,8 @@ class CheckService:
             return self._ready()
         if path == "/metrics" and self._exposition is not None:
             return 200, _TEXT, self._exposition()
-        check = path.startswith(CHECK) and (len(path) == len(CHECK) or path[len(CHECK)] == "/")
+        # Envoy puts the request's own path behind it, and that of `OPTIONS *` begins with no slash.
+        check = path == CHECK or path.startswith((f"{CHECK}/", f"{CHECK}*"))
         if not check and path != LITELLM:
             return 404, _JSON, b'{"error": {"message": "no such path"}}'
         if self._token is not None:
@@ -97,14 +99,13 @@ class CheckService:
                 self.metrics.stranger()
                 told("stranger", often=True)
                 return 503, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
-        _, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
+        messages, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
         trace = None if self.metrics.spans is None else header(scope["headers"], b"traceparent")
         if not check:
             return self._litellm(body, trace)
         # Proxies that pass no body on send an empty one.
-        peer = scope.get("client")
-        subject = subject_of(scope["headers"], peer[0] if peer else None, body or None, self._who)
-        decision = ask(self.metrics, subject, "check", trace)
+        unread = messages[-1].get("more_body", False)
+        decision = decided(self.metrics, scope, body if body or unread else None, self._who, "check")
         refused = refusal(decision)
         about = self._about(decision)
         if refused is None:
@@ -139,12 +140,17 @@ class CheckService:
             "snapshot_expires_us": snapshot.meta.expires_us, "swaps": watching.swaps, "failed": watching.failed,
             "problem": watching.problem, "requests": sum(seen.decisions.values()), "refusals": seen.refusals,
             "faults": seen.by_reason("fault"), "lacked": seen.lacked, "strangers": seen.strangers,
+            "idle": watching.guard.idle(time.time_ns() // 1000), "untold": http.UNTOLD,
         }  # fmt: skip
         return 200, _JSON, msgspec.json.encode(told)
 
     def _litellm(self, body: bytes, trace: str | None) -> Answer:
         """LiteLLM's own request; its identities are those of the gateway's authentication, not the caller's."""
-        decision = ask(self.metrics, litellm_subject(body, self._who), "litellm", trace)
+        try:
+            subject = litellm_subject(body, self._who)
+        except Exception as error:
+            return 200, _JSON, msgspec.json.encode(_verdict(failed(self.metrics, error, "litellm")))
+        decision = ask(self.metrics, subject, "litellm", trace)
         return 200, _JSON, msgspec.json.encode(_verdict(decision))
 
 
@@ -163,7 +169,7 @@ def litellm_subject(body: bytes, who: Identity) -> Subject:
     account = data.get("user_api_key_user_id") or data.get("user_api_key_hash")
     ip = _address(found.get("request_headers"), who)
     messages = found.get("structured_messages")
-    if isinstance(messages, list) and messages:
+    if isinstance(messages, list) and messages and not unwieldy(body):
         return Subject(account=account, body={"messages": messages, "tools": found.get("tools")}, ip=ip)
     texts = found.get("texts")
     prompt = texts[-1] if isinstance(texts, list) and texts else None

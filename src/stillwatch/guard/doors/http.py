@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 import msgspec
 
+from stillwatch.guard.doors.coded import unpacked
 from stillwatch.guard.subject import Decision, Subject
 from stillwatch.schema.errors import UsageError
 
 Headers = Iterable[tuple[bytes, bytes]]
 LOG = logging.getLogger("stillwatch.guard")
 """One line of JSON for each decision against somebody, done or not."""
+UNTOLD = 0
+"""Lines that the log's handlers raised an error about."""
 STATUS = {"block": 403, "challenge": 403, "throttle": 429}
 """Actions that are a refusal, and its status."""
 _WORDS = {
@@ -47,28 +50,34 @@ def identity(environment: Mapping[str, str] | None = None) -> Identity:
 def subject_of(headers: Headers, peer: str | None, body: bytes | None, who: Identity) -> Subject:
     """The subject of a request. `body` None: the door does not see it; `peer`: the connection's address.
 
-    A header that comes twice counts as its first, `x-forwarded-for` as all of them in order.
+    A header that comes twice counts as its first, lists as all of them in order. Compressed bodies are unpacked.
     """
     found: dict[bytes, bytes] = {}
     forwarded: list[bytes] = []
+    codings: list[bytes] = []
     for name, value in headers:
         # Servers hand names on in lower case, as the specification says; others may not.
         if not name.islower():
             name = name.lower()
         if name == b"x-forwarded-for":
             forwarded += value.split(b",")
+        elif name == b"content-encoding":
+            codings += value.split(b",")
         elif name not in found:
             found[name] = value
     account = None
     if who.account_header is not None:
         account = found.get(who.account_header.lower().encode(), b"").decode("latin-1").strip() or None
     credential = found.get(b"authorization", b"").decode("latin-1")
-    scheme, _, token = credential.partition(" ")
-    key = token.strip() if scheme.lower() == "bearer" else None
+    # Split as many servers do: at any white space.
+    scheme, *token = credential.split(None, 1) or [""]
+    key = token[0].strip() if token and scheme.lower() == "bearer" else None
     key = key or found.get(b"x-api-key", b"").decode("latin-1").strip() or None
     ip = peer
     if who.proxies:
         ip = forwarded[-who.proxies].decode("latin-1").strip() if len(forwarded) >= who.proxies else None
+    if codings and body:
+        body = unpacked(codings, body)
     return Subject(account=account, api_key=key, body=body, ip=ip)
 
 
@@ -83,11 +92,16 @@ def tell(decision: Decision) -> None:
     As a warning, so that it is seen in servers that set up no logging for others, as vLLM.
     """
     if decision.would != "allow":
-        LOG.warning(
-            "%s",
-            msgspec.json.encode(decision).decode(),
-            extra={"event": "decision", "fields": msgspec.to_builtins(decision)},
-        )
+        try:
+            LOG.warning(
+                "%s",
+                msgspec.json.encode(decision).decode(),
+                extra={"event": "decision", "fields": msgspec.to_builtins(decision)},
+            )
+        except Exception:
+            # A handler of the application's that fails: a full disk, say. No request is to fail with it.
+            global UNTOLD
+            UNTOLD += 1
 
 
 def refusal(decision: Decision) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from stillwatch.schema.errors import StillwatchError, UsageError
 
 VARIABLE = "STILLWATCH_GUARD_SNAPSHOT"
 EVERY_S = 0.5
+LOG = logging.getLogger("stillwatch.guard")
 
 
 class Watched:
@@ -52,13 +55,27 @@ class Watched:
         """Snapshots that could not be loaded."""
         self.problem: str | None = None
         """What was wrong with the last one, None once one is loaded."""
+        self.reason: str | None = None
+        """Why no request meets anything but `allow`: `snapshot_expired` or `clock_behind`."""
+        self._every_s = every_s
         if self.fetched is not None:
             self._ready.set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._watch, args=(every_s,), name="stillwatch-guard", daemon=True
-        )
+        self._start()
+        # Threads do not survive a fork (gunicorn's --preload), and a lock may be held by one of them.
+        me = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _again(me()))
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._watch, name="stillwatch-guard", daemon=True)
         self._thread.start()
+
+    def forked(self) -> None:
+        """Go on in a process that was just forked from the one that made this."""
+        if not self._stop.is_set():
+            self._stop = threading.Event()
+            self.guard.forked()
+            self._start()
 
     def close(self) -> None:
         """Stop watching."""
@@ -83,10 +100,11 @@ class Watched:
             # Twice: the first time takes long, and requests come meanwhile.
             number = guard.follow(self.guard)
             guard.succeed(self.guard, number)
-        except StillwatchError as error:
+        except Exception as error:
+            # Out of memory, say. This thread must go on, whatever it was.
             self.failed += 1
-            self.problem = error.what
-            told("snapshot_failed", problem=error.what, failed=self.failed)
+            self.problem = error.what if isinstance(error, StillwatchError) else type(error).__name__
+            told("snapshot_failed", problem=self.problem, failed=self.failed)
             return False
         self.guard, self.problem = guard, None
         self.swaps += 1
@@ -106,9 +124,19 @@ class Watched:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
-    def _watch(self, every_s: float) -> None:
-        while not self._stop.wait(every_s):
+    def _watch(self) -> None:
+        stop = self._stop
+        while not stop.wait(self._every_s):
             self.look()
+            reason = self.guard.idle(time.time_ns() // 1000)
+            if reason is not None and reason != self.reason:
+                LOG.error("nothing is acted on: %s", reason)
+            self.reason = reason
+
+
+def _again(watched: Watched | None) -> None:
+    if watched is not None:
+        watched.forked()
 
 
 def watched(environment: Mapping[str, str] | None = None) -> Watched:
