@@ -190,7 +190,7 @@ def test_a_door_that_fails_before_it_asks_lets_the_request_go_on(
 ) -> None:
     guard: Any = SimpleNamespace(guard=Guard(demo.snapshot))
     middleware, service = StillwatchMiddleware(_model, guard, Identity()), CheckService(guard, Identity())
-    monkeypatch.setattr("stillwatch.guard.doors.asgi.subject_of", lambda *_: 1 // 0)
+    monkeypatch.setattr("stillwatch.guard.doors.ask.subject_of", lambda *_: 1 // 0)
     monkeypatch.setattr("stillwatch.guard.doors.check.litellm_subject", lambda *_: 1 // 0)
     assert _ask(middleware) == (299, b'{"messages": []}')
     assert _ask(service)[0] == 200
