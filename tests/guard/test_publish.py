@@ -27,6 +27,7 @@ from stillwatch.guard.doors.publish import SnapshotService
 from stillwatch.guard.doors.watched import VARIABLE, Watched, watched
 from stillwatch.guard.layout import map_snapshot
 from stillwatch.guard.snapshot import Meta, save
+from stillwatch.guard.watch.service import Service, Settings
 from stillwatch.schema import SnapshotError, UsageError
 from tests.guard.conftest import SECRET, Scanned
 from tests.servers.programs import free_port, missing
@@ -272,3 +273,34 @@ def test_through_a_real_valkey(demo: Scanned, tmp_path: Path, monkeypatch: pytes
         finally:
             found.close()
     assert np.array_equal(found.guard.snapshot.arrays.account_hash, demo.snapshot.arrays.account_hash)
+
+
+@pytest.mark.server
+def test_the_service_that_scans_puts_its_snapshot_there_and_tries_again(
+    demo: Scanned, tmp_path: Path
+) -> None:
+    port = free_port()
+    said: list[str] = []
+    settings = Settings(
+        folder=tmp_path / "service", snapshot=demo.path, publish=f"valkey://127.0.0.1:{port}/0"
+    )
+    service = Service(settings, said.append)
+    try:
+        service._unpublished = 0.0
+        assert not service.publish(10.0)
+        assert service.counters.unpublished == 1
+        assert "tried again" in said[-1]
+        # Not at once, and not for ever without.
+        assert not service.publish(11.0)
+        assert service.counters.unpublished == 1
+        with _valkey(port, tmp_path):
+            assert service.publish(20.0)
+            fetched = Fetched(f"valkey://127.0.0.1:{port}/0", SECRET, cache=tmp_path / "cache")
+            fetched.start(lambda: None)
+            try:
+                assert _until(lambda: fetched.path.exists())
+                assert fetched.path.read_bytes() == demo.path.read_bytes()
+            finally:
+                fetched.close()
+    finally:
+        service.close()

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs, seconds
+from stillwatch.guard.doors.publish import PATH, SnapshotService
 from stillwatch.guard.secret import read_secret
 from stillwatch.guard.watch.intake import Intake
 from stillwatch.guard.watch.receive import Receiver
@@ -44,6 +45,12 @@ def watch(
     every: Annotated[str, typer.Option("--every", help="Time between two scans: 90s, 5m, 6h.")] = "5m",
     window_days: Annotated[int, typer.Option("--window-days", help="UTC days that a scan looks at.")] = 14,
     keep_days: Annotated[int, typer.Option("--keep-days", help="UTC days that are kept on disk.")] = 30,
+    publish: Annotated[
+        str | None,
+        typer.Option(
+            "--publish", help="valkey://HOST:PORT/DB for doors elsewhere. Needs the extra `valkey`."
+        ),
+    ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Read what is there, scan, make the snapshot, and stop.")
     ] = False,
@@ -88,6 +95,8 @@ def watch(
         raise UsageError(
             "nothing to watch", hint="name a log with --follow, or --listen for logs that are sent"
         )
+    if publish is not None and not publish.startswith("valkey://"):
+        raise UsageError("--publish must be valkey://HOST:PORT/DB")
     named = {
         "policy": policy, "accounts": accounts, "keys": keys, "decisions": decisions, "secret": secret_file,
         "sanctions": sanctions, "releases": releases, "references": references, "rules": rules,
@@ -102,6 +111,7 @@ def watch(
         files=Files(**{name: None if path is None else str(path.absolute()) for name, path in named.items()}),
         sources=sources,
         received=Intake(lookups=read_lookups(), rules=pack),
+        publish=publish,
         live=not once,
     )
     service = Service(settings, _say)
@@ -157,6 +167,7 @@ def _run(service: Service, listen: str | None) -> None:
             if service.due(time.monotonic()):
                 service.begin()
             service.finish()
+            service.publish(time.monotonic())
             if not moved:
                 stop.wait(POLL_S)
         if server is not None:
@@ -191,8 +202,16 @@ class _Server:
 
         shown = Exposition(IngestCollector(service.counters), ScanCollector(service.counters)).text
         receiver = Receiver(service.inbox, formats, lambda: _told(service), token, shown)
+        snapshots = SnapshotService(
+            service.settings.snapshot, os.environ.get("STILLWATCH_GUARD_TOKEN") or token
+        )
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            mine = scope["type"] == "http" and scope["path"] == PATH
+            await (snapshots if mine else receiver)(scope, receive, send)
+
         config = uvicorn.Config(
-            receiver, host=host.strip("[]"), port=int(port), log_level="warning", access_log=False
+            app, host=host.strip("[]"), port=int(port), log_level="warning", access_log=False
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="stillwatch-receiver", daemon=True)

@@ -163,6 +163,7 @@ def test_scans_go_on_failures_keep_the_snapshot_and_files_are_read_anew(
         third = _round(service)
         assert third is not None
         assert (third.rows, service.counters.scans) == (0, 2)
+        assert service.publish(time.monotonic())
         assert load(tmp_path / "snapshot", SECRET).policy.silent_days == 10
         assert service.counters.problem is None
     finally:
@@ -249,6 +250,7 @@ def test_a_process_that_is_killed_again_and_again_loses_and_doubles_nothing(tmp_
         (["--follow", "edge=x", "--window-days", "20", "--keep-days", "10"], "--keep-days"),
         (["--listen", "0.0.0.0:0"], "without a token"),
         (["--listen", "nowhere"], "is no HOST:PORT"),
+        (["--follow", "edge=x", "--publish", "http://x"], "--publish must be"),
         (["--follow", "edge=x", "--format", "gibberish"], "unknown format"),
     ],
 )

@@ -19,7 +19,7 @@ EVERY_S = 0.5
 class Late:
     """Loads the snapshot at once if it can, and goes on trying where it cannot. Afterwards it is `Watched`."""
 
-    def __init__(self, path: Path | None = None, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, path: Path | str | None = None, *, every_s: float = EVERY_S) -> None:
         """`path`: STILLWATCH_GUARD_SNAPSHOT if not given. Raises nothing: what is wrong is logged, once each time
         that it is something else."""
         self._path, self._every_s = path, every_s
@@ -46,12 +46,13 @@ class Late:
             self.watched.close()
 
     def _load(self) -> bool:
-        path = self._path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+        path = self._path or os.environ.get(VARIABLE) or None
         try:
             if path is None:
                 problem = f"no snapshot is named: set {VARIABLE} to the file"
             else:
-                self.watched = Watched(path, read_secret())
+                token = os.environ.get("STILLWATCH_GUARD_TOKEN") or None
+                self.watched = Watched(path, read_secret(), token=token)
                 self.problem = None
                 known = self.watched.guard.snapshot
                 # As a warning, so that it is seen: from here on requests are judged.

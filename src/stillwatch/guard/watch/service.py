@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from stillwatch.guard.doors.fetch import publish
 from stillwatch.guard.watch.intake import Intake, Piece, Taken
 from stillwatch.guard.watch.receive import Inbox, Parcel, busy, kept, no_log
 from stillwatch.guard.watch.rescan import Files, Job, Outcome, write_accounts
@@ -36,6 +37,8 @@ COMMIT_S = 2.0
 COMMIT_BYTES = 4 << 20
 COMPACT_SEGMENTS = 256
 """Segments after which they are put into day files although no scan is due."""
+PUBLISH_S = 5.0
+"""Between two tries to put a snapshot where it is published."""
 KEPT_RESULTS = 3
 """Results folders that stay: the last one is the next one's past."""
 
@@ -63,6 +66,8 @@ class Settings:
     sources: tuple[Source, ...] = ()
     received: Intake = field(default_factory=Intake)
     """How bodies are read; their format is the path's."""
+    publish: str | None = None
+    """`valkey://` address that each new snapshot is put to, besides the file."""
     live: bool = True
     """Rows may not be from the future. False where old logs are read at once."""
 
@@ -86,6 +91,8 @@ class Counters:
     late: int = 0
     """Scans that took longer than the time between two."""
     compacted: int = 0
+    unpublished: int = 0
+    """Times that a snapshot could not be put where it is published."""
 
     clock: Callable[[], float] = time.time
 
@@ -139,6 +146,8 @@ class Service:
         self._scanned: int | None = None
         """Number of the manifest that the last scan saw."""
         self._marks = self._file_marks()
+        self._unpublished: float | None = None
+        """When the snapshot is to be published, by `time.monotonic`; None where it is."""
 
     def close(self) -> None:
         """Stop a scan that is under way, and let go of the folder. Bodies that wait are turned away."""
@@ -339,7 +348,26 @@ class Service:
             self._say(f"snapshot made anew in {outcome.build_s:.1f} s: a file beside it changed")
         if outcome.note is not None:
             self._say(outcome.note)
+        self._unpublished = 0.0
+        self.publish(time.monotonic())
         return outcome
+
+    def publish(self, now: float) -> bool:
+        """Put a new snapshot where it is published; whether nothing is left to do. `now`: of `time.monotonic`."""
+        if self.settings.publish is None or self._unpublished is None:
+            return True
+        if now < self._unpublished:
+            return False
+        try:
+            publish(self.settings.snapshot, self.settings.publish)
+        except (StillwatchError, OSError) as error:
+            self._unpublished = now + PUBLISH_S
+            self._trouble(f"the snapshot is not published, it is tried again: {error}")
+            self.counters.unpublished += 1
+            return False
+        self._unpublished = None
+        self.counters.problem = None
+        return True
 
     def _fail(self, problem: str) -> None:
         self.counters.failed += 1
