@@ -93,6 +93,8 @@ def main() -> None:
     parser.add_argument("--accounts", type=int)
     parser.add_argument("--operation")
     parser.add_argument("--every", default="1d")
+    parser.add_argument("--set", help='parameters of the operation, as in "size=120 cover=0.5"')
+    parser.add_argument("--scan-after", default="0s")
     parser.add_argument("--scan-takes", default="10m")
     parser.add_argument("--decision-after", default="0s")
     asked = parser.parse_args()
@@ -100,12 +102,18 @@ def main() -> None:
         every_us=int(seconds(asked.every) * 1e6),
         takes_us=int(seconds(asked.scan_takes, 0.0) * 1e6),
         decided_us=int(seconds(asked.decision_after, 0.0) * 1e6),
+        after_us=int(seconds(asked.scan_after, 0.0) * 1e6),
     )
     with tempfile.TemporaryDirectory() as folder:
         log = asked.log or Path(folder) / "log"
         if asked.log is None:
             arena.make(
-                asked.scenario, log, seed=asked.seed, accounts=asked.accounts, operation=asked.operation
+                asked.scenario,
+                log,
+                seed=asked.seed,
+                accounts=asked.accounts,
+                operation=asked.operation,
+                settings=dict(pair.split("=", 1) for pair in (asked.set or "").split()) or None,
             )
         found = {key: str(value) for key, value in vars(asked).items() if value is not None}
         print(json.dumps(found | measured(log, how)), flush=True)

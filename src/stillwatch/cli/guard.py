@@ -140,6 +140,9 @@ def replay_command(
     decision_after: Annotated[
         str, typer.Option("--decision-after", help="With --live: what people take to decide to act.")
     ] = "0s",
+    scan_after: Annotated[
+        str, typer.Option("--scan-after", help="With --live: no scan before so much of the log's time.")
+    ] = "0s",
     only_watch: Annotated[
         bool, typer.Option("--only-watch", help="With --live: refuse nothing; tell what would have been.")
     ] = False,
@@ -184,6 +187,7 @@ def replay_command(
             window_us=window_days * DAY_US,
             takes_us=int(seconds(scan_takes, 0.0) * 1e6),
             decided_us=int(seconds(decision_after, 0.0) * 1e6),
+            after_us=int(seconds(scan_after, 0.0) * 1e6),
             enforce=not only_watch,
         )
         side = {"accounts": accounts, "sanctions": sanctions, "releases": releases, "references": references}

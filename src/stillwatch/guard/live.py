@@ -56,6 +56,8 @@ class Operation:
     """From a boundary to the moment when its snapshot is in force."""
     decided_us: int = 0
     """From a campaign's first listing to the decision to act on it; it acts from the next snapshot on."""
+    after_us: int = 0
+    """No scan before so much of the log's time has passed: to look closely at its end."""
     enforce: bool = True
     """False: nothing is refused, and everything goes on as evidence."""
     seed: int = 0
@@ -151,7 +153,7 @@ def live(
         spent, scans = 0.0, 0
         for step in range(steps):
             at = first + step * how.every_us
-            if step:
+            if step and step * how.every_us >= how.after_us:
                 window = [
                     str(p)
                     for back in range(step - 1, -1, -1)
