@@ -31,7 +31,7 @@ def _later(subjects: list[Subject], last_us: int) -> list[Subject]:
         Subject(
             account=s.account, gateway=s.gateway, end_user=s.end_user, end_user_verified=s.end_user_verified,
             prompt=s.prompt, system=s.system, system_hash=s.system_hash, tools_hash=s.tools_hash,
-            format_hash=s.format_hash, ip=s.ip, ts_us=last_us + 1 + (s.ts_us or 0) - first,
+            format_hash=s.format_hash, ip=s.ip, ts_us=last_us + 1_000_000 + (s.ts_us or 0) - first,
         )
         for s in subjects
     ]  # fmt: skip
@@ -124,3 +124,12 @@ def test_the_ring_forgets_the_oldest_and_counts_it(monkeypatch: pytest.MonkeyPat
     assert [np.array_equal(a, b) for a, b in zip(other.since(0, -1)[:4], since[:4], strict=True)] == [
         True
     ] * 4
+
+
+def test_the_second_in_which_the_scans_log_ends_is_not_counted_again(demo: Scanned) -> None:
+    member, last = sorted(_members(demo))[0], demo.snapshot.meta.last_us
+    old, new = Guard(demo.snapshot), Guard(demo.snapshot)
+    for offset in (0, 400_000, 999_999, 1_000_000):
+        old.decide(Subject(account=member, ts_us=last + offset, prompt="anything at all"))
+    new.succeed(old, 0)
+    assert new._recent.next == 1

@@ -27,7 +27,7 @@ from stillwatch.guard.sight import Sight
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Snapshot
 from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
 from stillwatch.schema.tables import SEPARATOR
-from stillwatch.schema.times import LATEST_US
+from stillwatch.schema.times import LATEST_US, SECOND_US
 
 LOG = logging.getLogger("stillwatch.guard")
 MOST_ACCOUNTS = 100_000
@@ -224,7 +224,8 @@ class Guard:
         """
         with old._lock:
             end = old._recent.next
-            since = old._recent.since(number, self.snapshot.meta.last_us)
+            # Results give the log's end to the second: what came later in it may have been scanned.
+            since = old._recent.since(number, self.snapshot.meta.last_us + SECOND_US - 1)
         self.lost += since.lost
         used, at = np.unique(since.place, return_inverse=True)
         since = known_only(since, self._places_of(old.snapshot, used)[at])
