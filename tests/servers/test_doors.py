@@ -219,7 +219,8 @@ def test_the_middleware_sees_what_the_table_says(live: Live) -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": json.dumps(CHAT).encode()}
 
-    watched: Any = SimpleNamespace(guard=SimpleNamespace(decide=decide))
+    snapshot = SimpleNamespace(policy=SimpleNamespace(mode="shadow"))
+    watched: Any = SimpleNamespace(guard=SimpleNamespace(decide=decide, snapshot=snapshot))
     headers = [
         (b"authorization", f"Bearer {BLOCKED}".encode()),
         (b"x-forwarded-for", ADDRESS["x-forwarded-for"].encode()),
