@@ -89,6 +89,8 @@ class Guard:
         self.lost = 0
         """Requests that a guard of a newer snapshot could not go on from, because too many came since its scan."""
         self._recent = Recent()
+        self._waiting: dict[int, list[tuple[int, list[int], list[int]]]] = {}
+        """What the guard before this one counted of accounts that have not come again: volume, places, uses."""
 
     def warm(self) -> None:
         """Compile everything that a request may need. Call it before the first request."""
@@ -162,7 +164,11 @@ class Guard:
             }
 
     def _seen(self, number: int) -> Account | None:
-        return self._accounts.get(number) or self._strangers.get(number)
+        account = self._accounts.get(number) or self._strangers.get(number)
+        if account is None and number in self._waiting:
+            account = self._arrived(number)
+            (self._accounts if account.row >= 0 else self._strangers)[number] = account
+        return account
 
     def _decide(self, subject: Subject) -> Decision:
         lacked = 0
@@ -233,12 +239,15 @@ class Guard:
         sums = added_up(since)
         starts = np.searchsorted(sums.of, np.arange(len(sums.account) + 1)).tolist()
         places, counts = sums.place.tolist(), sums.uses.tolist()
-        for i, (hashed, volume) in enumerate(zip(sums.account.tolist(), sums.volume.tolist(), strict=True)):
-            mine = dict(
-                zip(places[starts[i] : starts[i + 1]], counts[starts[i] : starts[i + 1]], strict=True)
-            )
-            with self._lock:
-                self._catch_up(hashed, volume, mine)
+        accounts = self._owners_of(sums.account).tolist()
+        with self._lock:
+            for i, (number, volume) in enumerate(zip(accounts, sums.volume.tolist(), strict=True)):
+                mine = (volume, places[starts[i] : starts[i + 1]], counts[starts[i] : starts[i + 1]])
+                # Most accounts never matter before they come again: then it is added.
+                self._waiting.setdefault(number, []).append(mine)
+                known = self._accounts.get(number) or self._strangers.get(number)
+                if known is not None:
+                    self._catch_up(known)
         return end
 
     def succeed(self, old: Guard, number: int) -> None:
@@ -265,21 +274,22 @@ class Guard:
             out[mine] = np.where(table[at] == keys[mine], at + first, -1)
         return out
 
-    def _catch_up(self, number: int, volume: int, counts: dict[int, int]) -> None:
-        """Count several requests of one account at once: the bits depend on the sums alone."""
+    def _owners_of(self, numbers: Any) -> Any:
+        """The accounts that API keys belong to, as this snapshot knows; a key that it does not know stays itself."""
         a = self.snapshot.arrays
-        row = find(a.api_key_hash, 0, len(a.api_key_hash), np.uint64(number))
-        if row >= 0:
-            number = int(a.api_key_account[row])
-        account = self._accounts.pop(number, None) or self._strangers.pop(number, None)
-        if account is None:
-            account = self._arrived(number)
-        (self._accounts if account.row >= 0 else self._strangers)[number] = account
-        account.volume += volume
-        for place, count in counts.items():
-            account.counts[place] = account.counts.get(place, 0) + count
-            for campaign in self.snapshot.touches.get(place, ()):
-                account.near(campaign)
+        if len(a.api_key_hash) == 0:
+            return numbers
+        at = np.minimum(np.searchsorted(a.api_key_hash, numbers), len(a.api_key_hash) - 1)
+        return np.where(a.api_key_hash[at] == numbers, a.api_key_account[at], numbers)
+
+    def _catch_up(self, account: Account) -> None:
+        """Add what the guard before this one counted of an account: the bits depend on the sums alone."""
+        for volume, places, counts in self._waiting.pop(account.hash, ()):
+            account.volume += volume
+            for place, count in zip(places, counts, strict=True):
+                account.counts[place] = account.counts.get(place, 0) + count
+                for campaign in self.snapshot.touches.get(place, ()):
+                    account.near(campaign)
         if account.campaigns:
             self._recall(account)
         self._judge(account)
@@ -383,6 +393,13 @@ class Guard:
 
     def _arrived(self, number: int) -> Account:
         """Counters of an account that this process did not see before, or has forgotten."""
+        account = self._begun(number)
+        if number in self._waiting:
+            self._catch_up(account)
+        return account
+
+    def _begun(self, number: int) -> Account:
+        """Counters as the snapshot has them."""
         a, rows, touches = self.snapshot.arrays, self._rows, self.snapshot.touches
         row = find(a.account_hash, 0, len(a.account_hash), np.uint64(number))
         kept, most = (self._accounts, self._most) if row >= 0 else (self._strangers, self._most // STRANGERS)
