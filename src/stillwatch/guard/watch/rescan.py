@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -192,12 +194,20 @@ def write_accounts(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
+def _end_with(parent: int) -> None:
+    """End when the service ends: otherwise its next life would scan beside this one."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def main() -> None:
     """Read the job, do it, say how it went. Exits with 0 also where it failed: the outcome says so."""
     try:
         job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     except msgspec.DecodeError as error:
         raise UsageError("the job cannot be read") from error
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         outcome = run(job)
     except StillwatchError as error:
