@@ -165,6 +165,21 @@ def test_what_is_older_than_is_kept_goes_and_is_told(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_few_rows_with_a_wrong_date_neither_empty_the_window_nor_delete_the_others(tmp_path: Path) -> None:
+    store = Partitions(tmp_path / "p")
+    store.commit("edge", [rows(*(str(i) for i in range(300)))], None)
+    store.commit("edge", [rows("astray", us=NOON + 90 * DAY_US)], None)
+    store.compact()
+    assert [part.rows for part in store.window(14)] == [300]
+    assert store.drop(30) == []
+    # When more come from then, that is where the log has gone on.
+    store.commit("edge", [rows(*(f"n{i}" for i in range(10)), us=NOON + 90 * DAY_US)], None)
+    store.compact()
+    assert sum(part.rows for part in store.window(14)) == 11
+    assert [part.rows for part in store.drop(30)] == [300]
+    store.close()
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     store = Partitions(tmp_path / "p")
     with pytest.raises(UsageError, match="another process"):

@@ -42,6 +42,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """What an input may be called: it becomes part of file names."""
 MOST_PARTS = 12
 """Files that one day and input may have while rows still come in; then they are made one."""
+LEAST_OF_WINDOW = 0.01
 TEXTS = frozenset({"system", "prompt", "response", "raw_ref"})
 ROWS = pa.schema([column for column in EXCHANGES if column.name not in TEXTS])
 """The columns of a partition: no text, and no place in an input that is gone."""
@@ -292,14 +293,30 @@ class Partitions:
 
     def window(self, days: int, until_us: int | None = None) -> list[Part]:
         """The files of the last `days` days, up to the newest row's day or that of `until_us`."""
-        end = _day(self.newest_us if until_us is None else until_us)
+        end = self._end(days) if until_us is None else _day(until_us)
         begin = (date.fromisoformat(end) - timedelta(days=days - 1)).isoformat()
         return [part for part in self.manifest.parts if begin <= part.day <= end]
+
+    def _end(self, days: int) -> str:
+        """The last day of a window: the newest one whose window holds `LEAST_OF_WINDOW` of the fullest one's rows.
+
+        A few rows with a wrong date must not empty the window, or delete what is older than they are.
+        """
+        rows: Counter[str] = Counter()
+        for part in self.manifest.parts:
+            rows[part.day] += part.rows
+        held: dict[str, int] = {}
+        for day in rows:
+            begin = (date.fromisoformat(day) - timedelta(days=days - 1)).isoformat()
+            held[day] = sum(count for other, count in rows.items() if begin <= other <= day)
+        enough = LEAST_OF_WINDOW * max(held.values(), default=0)
+        return max((day for day, count in held.items() if count >= enough), default=_day(0))
 
     def drop(self, days: int) -> list[Part]:
         """Delete what is older than the last `days` days; returns what went."""
         kept = set(self.window(days))
-        gone = [part for part in self.manifest.parts if part not in kept and part.day <= _day(self.newest_us)]
+        end = self._end(days)
+        gone = [part for part in self.manifest.parts if part not in kept and part.day <= end]
         if gone:
             parts = tuple(part for part in self.manifest.parts if part not in gone)
             self._replace(

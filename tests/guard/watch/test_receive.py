@@ -182,6 +182,9 @@ def test_bodies_are_bounded_packed_or_not(live: Live, monkeypatch: pytest.Monkey
     assert unpack(gzip.compress(b"x" * 10_001), "gzip") is None
     assert unpack(gzip.compress(b"x" * 10_000), "GZIP ") == b"x" * 10_000
     assert unpack(gzip.compress(b"x")[:-4], "gzip") is None
+    assert unpack(gzip.compress(b"x" * 6) + gzip.compress(b"y" * 4), "gzip") == b"xxxxxxyyyy"
+    assert unpack(gzip.compress(b"x" * 6_000) + gzip.compress(b"y" * 6_000), "gzip") is None
+    assert unpack(gzip.compress(b"x") + b"rest", "gzip") is None
     assert unpack(b"x", "br") is None
     assert live.receiver.unreadable == 2
 

@@ -211,14 +211,21 @@ def unpack(body: bytes, encoding: str) -> bytes | None:
         return body
     if coding not in ("gzip", "x-gzip", "deflate"):
         return None
-    # 32: gzip or zlib, by the header.
-    engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-    try:
-        out = engine.decompress(body, MOST_BODY + 1)
-    except zlib.error:
-        return None
-    whole = engine.eof and not engine.unconsumed_tail
-    return out if whole and len(out) <= MOST_BODY else None
+    parts: list[bytes] = []
+    left = MOST_BODY
+    while True:
+        # 32: gzip or zlib, by the header. gzip may have several members, one after the other (RFC 1952).
+        engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        try:
+            parts.append(engine.decompress(body, left + 1))
+        except zlib.error:
+            return None
+        left -= len(parts[-1])
+        if left < 0 or not engine.eof:
+            return None
+        body = engine.unused_data
+        if not body:
+            return b"".join(parts)
 
 
 async def _read(receive: Receive) -> bytes | None:
