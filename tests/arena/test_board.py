@@ -195,6 +195,7 @@ def test_damaged_numbers_are_named(tmp_path: Path, log: Path) -> None:
         board.measure(place, [SMALL], [board.Method("quiet", "names nobody", quiet)], say=lambda text: None)
 
 
+@pytest.mark.slow
 def test_known_methods_get_known_scores(tmp_path: Path, log: Path) -> None:
     place = _place(tmp_path, log)
     methods = [board.Method("oracle", "knows", oracle), board.Method("crowd", "names all", crowd)]
@@ -290,6 +291,7 @@ class _Outside(HTMLParser):
             self.found.append(tag)
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_shows_every_part(tmp_path: Path, log: Path) -> None:
     place = _place(tmp_path, log)
     larger = Cell("mixed", 600, 3_000, 3)

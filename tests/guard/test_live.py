@@ -69,6 +69,7 @@ def test_the_order_of_rows_and_of_files_changes_nothing(log: Path, found: Live, 
     assert _live(tmp_path) == found
 
 
+@pytest.mark.slow
 def test_a_decision_that_takes_longer_cuts_later_and_watching_cuts_nothing(log: Path, found: Live) -> None:
     late = _live(log, Operation(every_us=4 * DAY_US, takes_us=600_000_000, decided_us=5 * DAY_US))
     soon = {c.campaign: c for c in found.campaigns if c.first_cut is not None}

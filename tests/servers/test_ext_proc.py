@@ -85,6 +85,7 @@ def test_a_packed_body_is_unpacked_and_what_cannot_be_read_is_named(door: Front)
     assert _send(door, bomb, {"content-encoding": "gzip"}, BLOCKED)[0] == 403
 
 
+@pytest.mark.slow
 def test_a_body_without_a_length_is_read_and_a_long_one_is_no_reason_to_refuse(door: Front) -> None:
     def chunked(data: bytes) -> bytes:
         parts = [data[i : i + 65536] for i in range(0, len(data), 65536)]
