@@ -13,7 +13,7 @@ import pytest
 
 from stillwatch.guard import Guard, Subject
 from stillwatch.guard.doors.check import litellm_subject
-from stillwatch.guard.doors.coded import unpacked
+from stillwatch.guard.doors.coded import unpack, unpacked
 from stillwatch.guard.doors.http import Identity, subject_of
 from stillwatch.guard.sight import MOST_BODY, MOST_PARTS, unwieldy
 from tests.guard.conftest import Scanned
@@ -68,8 +68,14 @@ def test_a_compressed_prompt_is_seen_or_named_as_not_seen(demo: Scanned, name: s
 
 
 def test_no_more_is_unpacked_than_is_read() -> None:
-    assert unpacked([b"gzip"], gzip.compress(b"a" * 100), most=100) == b"a" * 100
-    assert unpacked([b"gzip"], packed := gzip.compress(b"a" * 101), most=100) == packed
+    assert unpack([b"gzip"], gzip.compress(b"a" * 100), 100) == b"a" * 100
+    assert unpack([b"GZIP "], gzip.compress(b"a" * 101), 100) is None
+    assert unpack([b"gzip"], gzip.compress(b"x" * 6) + gzip.compress(b"y" * 4), 10) == b"xxxxxxyyyy"
+    assert unpack([b"gzip"], gzip.compress(b"x" * 6) + gzip.compress(b"y" * 6), 10) is None
+    for damaged in (gzip.compress(b"x")[:-4], gzip.compress(b"x") + b"rest"):
+        assert unpack([b"gzip"], damaged, 100) is None
+        assert unpacked([b"gzip"], damaged) == damaged
+    assert unpack([b"br"], b"x", 100) is None
 
 
 TRICKS: Mapping[str, bytes] = {

@@ -85,23 +85,35 @@ def test_a_packed_body_is_unpacked_and_what_cannot_be_read_is_named(door: Front)
     assert _send(door, bomb, {"content-encoding": "gzip"}, BLOCKED)[0] == 403
 
 
-@pytest.mark.slow
-def test_a_body_without_a_length_is_read_and_a_long_one_is_no_reason_to_refuse(door: Front) -> None:
+@pytest.mark.parametrize("piece", [1 << 16, 1 << 25])
+def test_a_body_without_a_length_is_read_and_a_long_one_is_no_reason_to_refuse(
+    door: Front, piece: int
+) -> None:
     def chunked(data: bytes) -> bytes:
-        parts = [data[i : i + 65536] for i in range(0, len(data), 65536)]
+        parts = [data[i : i + piece] for i in range(0, len(data), piece)]
         return b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in parts) + b"0\r\n\r\n"
 
-    before = _unread(door)
+    before, sent = _unread(door), {"transfer-encoding": "chunked", "content-length": ""}
+    # Right above what is read, the end comes with the last bytes: Envoy's BUFFERED_PARTIAL lost it there.
     for size, key, status in (
         (10, BLOCKED, 403),
         (9 << 20, BLOCKED, 403),
         (10, FREE, 200),
+        ((8 << 20) + 1000, FREE, 200),
+        ((8 << 20) + 70_000, FREE, 200),
         (9 << 20, FREE, 200),
     ):
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * size}]}).encode()
-        sent = {"transfer-encoding": "chunked", "content-length": ""}
         assert _send(door, chunked(body), sent, key)[0] == status
-    assert _unread(door) == before + 2
+    assert _unread(door) == before + 4
+    # Envoy looks at its limit between two reads, so what comes in one may pass.
+    assert _send(
+        door,
+        chunked(json.dumps({"model": "m", "messages": [], "user": "x" * (18 << 20)}).encode()),
+        sent,
+        FREE,
+    )[0] in (200, 413)
+    assert door.counted() == 0
 
 
 def test_hostile_requests_neither_harm_the_guard_nor_are_counted_as_its_absence(door: Front) -> None:

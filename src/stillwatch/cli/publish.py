@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stillwatch.cli.listen import host_port, token_for
 from stillwatch.cli.serve import Secrets
 from stillwatch.guard.doors.fetch import publish
 from stillwatch.guard.doors.publish import SnapshotService
@@ -40,17 +40,11 @@ def publish_command(
             raise UsageError("--to must be valkey://HOST:PORT/DB")
         print(f"published {publish(snapshot, to)}")
         return
-    host, _, port = (listen or "").rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError("--listen must be HOST:PORT")
-    token = os.environ.get("STILLWATCH_GUARD_TOKEN") or None
-    if token is None and host not in ("127.0.0.1", "[::1]", "localhost"):
-        raise UsageError(
-            "without a token the service listens on loopback only", hint="set STILLWATCH_GUARD_TOKEN"
-        )
+    host, port = host_port(listen or "", "--listen")
+    token = token_for("STILLWATCH_GUARD_TOKEN", host)
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtraError("uvicorn", "serve", needed_for="giving snapshots out") from error
     service = SnapshotService(snapshot, token)
-    uvicorn.run(service, host=host.strip("[]"), port=int(port), log_level="warning", access_log=False)
+    uvicorn.run(service, host=host, port=port, log_level="warning", access_log=False)

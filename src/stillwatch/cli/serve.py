@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from stillwatch.guard.doors.asgi import App
+from stillwatch.cli.listen import host_port, token_for
 from stillwatch.guard.doors.ask import ask
 from stillwatch.guard.doors.check import CheckService
 from stillwatch.guard.doors.http import Identity
 from stillwatch.guard.doors.journal import begin, told
 from stillwatch.guard.doors.metrics import Metrics
+from stillwatch.guard.doors.serving import App
 from stillwatch.guard.doors.spans import Spans, exporting
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.secret import Secret, read_secret
@@ -46,7 +46,7 @@ def serve(
         int, typer.Option(help="Proxies in front that add to x-forwarded-for; 0: it is not read.")
     ] = 0,
     grpc: Annotated[
-        str | None, typer.Option("--grpc", help="HOST:PORT for Envoy's ext_proc. Needs the extra `envoy`.")
+        str | None, typer.Option("--grpc", help="HOST:PORT or unix:PATH for Envoy's ext_proc. Extra `envoy`.")
     ] = None,
     exchanges: Annotated[
         Path | None, typer.Option("--exchanges", help="Folder for rows of Envoy's exchanges; with --grpc.")
@@ -72,18 +72,12 @@ def serve(
     Callers send STILLWATCH_GUARD_TOKEN in x-stillwatch-token, or show a certificate (`--client-ca`). With neither
     the service listens on loopback only.
     """
-    token = os.environ.get("STILLWATCH_GUARD_TOKEN") or None
     tls = _tls(tls_cert, tls_key, client_ca)
-    home = {"127.0.0.1", "::1", "localhost"}
     # Certificates are asked for over HTTP alone.
-    open_http = client_ca is None and host not in home
-    if token is None and (
-        open_http or (grpc is not None and grpc.rpartition(":")[0].strip("[]") not in home)
-    ):
-        raise UsageError(
-            "without a token or client certificates the service listens on loopback only",
-            hint="set STILLWATCH_GUARD_TOKEN, or give --client-ca",
-        )
+    reached = [] if client_ca is not None else [host]
+    if grpc is not None and not grpc.startswith("unix:"):
+        reached.append(host_port(grpc, "--grpc")[0])
+    token = token_for("STILLWATCH_GUARD_TOKEN", *reached)
     if not 0 <= proxies <= 16:
         raise UsageError("--proxies must be 0 to 16")
     try:

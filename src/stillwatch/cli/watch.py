@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stillwatch.cli.listen import host_port, token_for
 from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.guard.doors.publish import PATH, SnapshotService
 from stillwatch.guard.secret import read_secret
@@ -184,14 +185,8 @@ class _Server:
     """The receiver in a thread of its own."""
 
     def __init__(self, service: Service, listen: str) -> None:
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65_535:
-            raise UsageError(f"--listen {listen!r} is no HOST:PORT", hint="for example 127.0.0.1:8646")
-        token = os.environ.get("STILLWATCH_WATCH_TOKEN") or None
-        if token is None and host not in ("127.0.0.1", "[::1]", "localhost"):
-            raise UsageError(
-                "without a token the service listens on loopback only", hint="set STILLWATCH_WATCH_TOKEN"
-            )
+        host, port = host_port(listen, "--listen")
+        token = token_for("STILLWATCH_WATCH_TOKEN", host)
         try:
             import uvicorn
         except ImportError as error:
@@ -210,9 +205,7 @@ class _Server:
             mine = scope["type"] == "http" and scope["path"] == PATH
             await (snapshots if mine else receiver)(scope, receive, send)
 
-        config = uvicorn.Config(
-            app, host=host.strip("[]"), port=int(port), log_level="warning", access_log=False
-        )
+        config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="stillwatch-receiver", daemon=True)
         self._thread.start()
@@ -220,8 +213,8 @@ class _Server:
             if not self._thread.is_alive():
                 raise UsageError(f"cannot listen on {listen}", hint="is another service there?")
             time.sleep(0.01)
-        service_port = self._server.servers[0].sockets[0].getsockname()[1]
-        _say(f"logs are taken at http://{host}:{service_port}/ingest/litellm and /v1/traces")
+        place, bound = listen.rpartition(":")[0], self._server.servers[0].sockets[0].getsockname()[1]
+        _say(f"logs are taken at http://{place}:{bound}/ingest/litellm and /v1/traces")
 
     def stop(self) -> None:
         """No new bodies; those that wait get their answer from the last step, or are told to come again."""
@@ -242,6 +235,7 @@ def _told(service: Service) -> dict[str, Any]:
         "scans": counters.scans,
         "failed": counters.failed,
         "late": counters.late,
+        "unpublished": counters.unpublished,
         "last_scan_s": None if counters.last is None else counters.last.scan_s,
         "ready": counters.problem is None,
     }

@@ -18,7 +18,7 @@ import pytest
 
 from stillwatch.guard.watch import receive
 from stillwatch.guard.watch.intake import Intake, Piece
-from stillwatch.guard.watch.receive import Inbox, Receiver, unpack
+from stillwatch.guard.watch.receive import Inbox, Receiver
 from stillwatch.guard.watch.service import Service, Settings
 from stillwatch.schema.errors import OutputError
 
@@ -179,13 +179,6 @@ def test_bodies_are_bounded_packed_or_not(live: Live, monkeypatch: pytest.Monkey
     assert live.send("/ingest/litellm", b" " * 10_001)[0] == 413
     bomb = gzip.compress(b" " * 50_000_000)
     assert live.send("/ingest/litellm", bomb, content_encoding="gzip")[0] in (400, 413)
-    assert unpack(gzip.compress(b"x" * 10_001), "gzip") is None
-    assert unpack(gzip.compress(b"x" * 10_000), "GZIP ") == b"x" * 10_000
-    assert unpack(gzip.compress(b"x")[:-4], "gzip") is None
-    assert unpack(gzip.compress(b"x" * 6) + gzip.compress(b"y" * 4), "gzip") == b"xxxxxxyyyy"
-    assert unpack(gzip.compress(b"x" * 6_000) + gzip.compress(b"y" * 6_000), "gzip") is None
-    assert unpack(gzip.compress(b"x") + b"rest", "gzip") is None
-    assert unpack(b"x", "br") is None
     assert live.receiver.unreadable == 2
 
 
@@ -238,7 +231,7 @@ def test_what_cannot_be_written_is_not_acknowledged(live: Live, monkeypatch: pyt
 def test_rows_from_the_future_are_refused_and_old_ones_have_their_own_day(live: Live) -> None:
     lines = [
         {"exchange_id": str(i), "ts": ts, "account_id": "a", "model": "m", "prompt": "a question"}
-        for i, ts in enumerate(("2026-11-25T01:00:00Z", "2026-11-26T12:00:00Z", "2016-01-01T00:00:00Z"))
+        for i, ts in enumerate(("2026-11-25T01:00:00Z", "2199-11-26T12:00:00Z", "2016-01-01T00:00:00Z"))
     ]
     body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
     status, _, text = live.send("/ingest/canonical", body)
@@ -248,5 +241,5 @@ def test_rows_from_the_future_are_refused_and_old_ones_have_their_own_day(live: 
     assert days == ["2016-01-01", "2026-11-25"]
     assert [part.day for part in live.service.partitions.window(14)] == ["2026-11-25"]
     listed = [p.read_text() for p in live.service.partitions.folder.glob("refused/*.jsonl")]
-    assert "later than now" in listed[0]
+    assert "in the future" in listed[0]
     assert "question" not in listed[0]

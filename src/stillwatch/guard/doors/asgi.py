@@ -10,23 +10,15 @@ larger is passed on unread. `strip` is carried out here. The application finds t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from stillwatch.guard.doors.ask import decided
 from stillwatch.guard.doors.carry import Answers, StripSend, stripped_request, told
 from stillwatch.guard.doors.http import Identity, identity, refusal
 from stillwatch.guard.doors.metrics import Metrics
+from stillwatch.guard.doors.serving import UNREAD, App, Message, Receive, Send, read_body
 from stillwatch.guard.doors.watched import Watched, watched
-from stillwatch.guard.sight import MOST_BODY
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-
-UNREAD = b""
-"""Stands for a body that is too large to be read: it is no JSON, and so the decision lacks it."""
 
 
 class StillwatchMiddleware:
@@ -45,7 +37,7 @@ class StillwatchMiddleware:
             await self.app(scope, receive, send)
             return
         messages, body = await read_body(receive)
-        decision = decided(self.metrics, scope, body, self._who, "asgi")
+        decision = decided(self.metrics, scope, UNREAD if body is None else body, self._who, "asgi")
         refused = refusal(decision)
         if refused is not None:
             status, headers, answer = refused
@@ -55,8 +47,7 @@ class StillwatchMiddleware:
         scope.setdefault("state", {})["stillwatch"] = decision
         scope["headers"] = told(scope["headers"], decision.action)
         if decision.action == "strip":
-            whole = messages[-1]["type"] == "http.request" and not messages[-1].get("more_body", False)
-            messages = stripped_request(scope, messages, body, whole)
+            messages = stripped_request(scope, messages, body or UNREAD, body is not None)
             send = StripSend(send, self.answers)
         waiting = deque(messages)
         # An answer may be streamed for an hour: the request's body must not stay in memory with it.
@@ -66,22 +57,3 @@ class StillwatchMiddleware:
             return waiting.popleft() if waiting else await receive()
 
         await self.app(scope, again, send)
-
-
-async def read_body(receive: Receive, most: int = MOST_BODY) -> tuple[list[Message], bytes]:
-    """(messages as they came, body), up to the body's end; `UNREAD` for one that breaks off or is over `most`."""
-    messages: list[Message] = []
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        messages.append(message)
-        if message["type"] != "http.request":
-            return messages, UNREAD
-        part = message.get("body", b"")
-        size += len(part)
-        if size > most:
-            return messages, UNREAD
-        parts.append(part)
-        if not message.get("more_body", False):
-            return messages, b"".join(parts)

@@ -10,7 +10,6 @@ away: a proxy would hand 401 or 403 on to its clients, as if it were about them.
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -18,11 +17,22 @@ from typing import Any
 import msgspec
 
 from stillwatch.guard.doors import http
-from stillwatch.guard.doors.asgi import Receive, Send, read_body
 from stillwatch.guard.doors.ask import ask, decided, failed
 from stillwatch.guard.doors.http import Identity, header, refusal, subject_of
 from stillwatch.guard.doors.journal import told
 from stillwatch.guard.doors.metrics import Metrics
+from stillwatch.guard.doors.serving import (
+    JSON,
+    METRICS,
+    UNREAD,
+    Answer,
+    Callers,
+    Receive,
+    Send,
+    lifespan,
+    read_body,
+    respond,
+)
 from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.sight import MOST_BODY, unwieldy
 from stillwatch.guard.subject import Decision, Subject
@@ -30,10 +40,7 @@ from stillwatch.guard.subject import Decision, Subject
 CHECK, LITELLM = "/v1/check", "/beta/litellm_basic_guardrail_api"
 MOST_LITELLM = 8 * MOST_BODY
 """LiteLLM sends every text twice, and who calls only in the body: what is too large to be read would be nobody's."""
-TOKEN_HEADER = b"x-stillwatch-token"
-Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
-_TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
-_JSON = [(b"content-type", b"application/json")]
+_JSON = [JSON]
 
 
 class CheckService:
@@ -50,36 +57,22 @@ class CheckService:
     ) -> None:
         """`metrics`: counters that other doors of the process share; `exposition`: what `/metrics` answers.
 
-        `closing` is called when the server has answered its last request. What comes after the server's own call may
-        never run: uvicorn raises the signal that ended it once more.
+        `closing` is called when the server has answered its last request.
         """
         self.metrics = metrics or Metrics(guard)
         self._watched, self._who, self._exposition = guard, who, exposition
         self._closing = closing
-        self._token = None if token is None else token.encode()
+        self._callers = Callers(token)
         self._names: dict[tuple[str, str, tuple[str, ...]], list[tuple[bytes, bytes]]] = {}
         """What is said of a decision in headers: there are a few dozen of them."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await lifespan(receive, send, self._closing)
             return
         if scope["type"] != "http":
             return
-        status, headers, body = await self._answer(scope, receive)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            elif message["type"] == "lifespan.shutdown":
-                if self._closing is not None:
-                    self._closing()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+        await respond(send, await self._answer(scope, receive))
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive) -> Answer:
         path = scope["path"]
@@ -88,24 +81,22 @@ class CheckService:
         if path == "/readyz":
             return self._ready()
         if path == "/metrics" and self._exposition is not None:
-            return 200, _TEXT, self._exposition()
+            return 200, [METRICS], self._exposition()
         # Envoy puts the request's own path behind it, and that of `OPTIONS *` begins with no slash.
         check = path == CHECK or path.startswith((f"{CHECK}/", f"{CHECK}*"))
         if not check and path != LITELLM:
             return 404, _JSON, b'{"error": {"message": "no such path"}}'
-        if self._token is not None:
-            given = next((v for n, v in scope["headers"] if n.lower() == TOKEN_HEADER), b"")
-            if not hmac.compare_digest(given, self._token):
-                self.metrics.stranger()
-                told("stranger", often=True)
-                return 503, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
-        messages, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
+        if not self._callers.may(scope["headers"]):
+            self.metrics.stranger()
+            told("stranger", often=True)
+            return 503, _JSON, b'{"error": {"message": "x-stillwatch-token is missing or wrong"}}'
+        _, body = await read_body(receive, MOST_BODY if check else MOST_LITELLM)
         trace = None if self.metrics.spans is None else header(scope["headers"], b"traceparent")
         if not check:
-            return self._litellm(body, trace)
+            return self._litellm(body or UNREAD, trace)
         # Proxies that pass no body on send an empty one.
-        unread = messages[-1].get("more_body", False)
-        decision = decided(self.metrics, scope, body if body or unread else None, self._who, "check")
+        seen = UNREAD if body is None else body or None
+        decision = decided(self.metrics, scope, seen, self._who, "check")
         refused = refusal(decision)
         about = self._about(decision)
         if refused is None:

@@ -20,23 +20,28 @@ _PLAIN = frozenset({b"", b"identity"})
 _READ = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 
-def unpacked(codings: Sequence[bytes], body: bytes, most: int = MOST_BODY) -> bytes:
-    """The body as it was before `codings` (in the order in which they were applied).
+def unpacked(codings: Sequence[bytes], body: bytes) -> bytes:
+    """The body of a client's request as it was before `codings` (in the order in which they were applied).
 
     As it came where it cannot be unpacked: many servers heed no coding at all, and whoever names one that is not
-    there must not be hidden by that. Never more than `most` bytes are unpacked: more is as if it could not be.
+    there must not be hidden by that.
     """
+    found = unpack(codings, body, MOST_BODY)
+    return body if found is None else found
+
+
+def unpack(codings: Sequence[bytes], body: bytes, most: int) -> bytes | None:
+    """The same, but None where it cannot be unpacked; so it is for what has more than `most` bytes then."""
     names = [name for name in (coding.strip().lower() for coding in codings) if name not in _PLAIN]
-    if not names or len(names) > MOST_CODINGS or not _READ.issuperset(names):
-        return body
-    out = body
+    if len(names) > MOST_CODINGS or not _READ.issuperset(names):
+        return None
+    out: bytes | None = body
     for name in reversed(names):
-        found = _inflated(out, _AUTOMATIC, most)
-        if found is None and name == b"deflate":
-            found = _inflated(out, _RAW, most)
-        if found is None:
-            return body
-        out = found
+        if out is None:
+            break
+        data, out = out, _inflated(out, _AUTOMATIC, most)
+        if out is None and name == b"deflate":
+            out = _inflated(data, _RAW, most)
     return out
 
 

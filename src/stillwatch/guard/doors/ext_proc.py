@@ -2,10 +2,11 @@
 
 Envoy sends the headers, and keeps the request back. If a body follows that can be read, they are answered with
 nothing, and the body's message with the decision; else the decision is the answer to the headers. A body is read
-up to `sight.MOST_BODY`. One that says that it is longer is not sent (`mode_override`); of one that does not say, as
-much is sent as Envoy keeps (`BUFFERED_PARTIAL`). What is longer goes on unread, and the decision lacks `body`. So it
-is with a compressed body other than gzip's and deflate's; these are unpacked up to the same bound. Answers never come
-by here, and a stream costs nothing.
+up to `sight.MOST_BODY`. One that says that it is longer is not sent (`mode_override`). One that does not say is kept
+back whole (`BUFFERED`): Envoy answers 413 where it cannot keep it. In part (`BUFFERED_PARTIAL`) would be kinder, but
+Envoy 1.40 loses the end of a body that comes while the part is being answered, and the client waits for ever. What is
+longer than is read goes on unread, and the decision lacks `body`. Answers never come by here, and a stream costs
+nothing.
 
 A refusal is Envoy's own answer (`ImmediateResponse`), its status, headers and body those of the other doors; the
 details of its access log begin with `stillwatch_` and the action.
@@ -14,13 +15,12 @@ details of its access log begin with `stillwatch_` and the action.
 from __future__ import annotations
 
 import secrets
-import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from stillwatch.guard.doors import envoy_messages as pb
-from stillwatch.guard.doors.asgi import UNREAD
 from stillwatch.guard.doors.http import Identity, refusal, subject_of
+from stillwatch.guard.doors.serving import UNREAD
 from stillwatch.guard.sight import MOST_BODY
 from stillwatch.guard.subject import Decision, Subject
 
@@ -33,7 +33,7 @@ MOST_KEPT = 1 << 10
 
 Pairs = Sequence[tuple[bytes, bytes]]
 Note = Callable[[str, Pairs, bytes | None], None]
-"""Told of each request: its exchange, headers and body (unpacked; None if there was none to read)."""
+"""Told of each request: its exchange, headers and body (unpacked; None if it has none)."""
 Mend = Callable[[bytes], bytes]
 """A request's body (JSON) -> what goes to the model in its place; the same bytes: as it is."""
 
@@ -62,23 +62,23 @@ class ExternalProcessor:
                 headers = [(h.key.encode(), h.raw_value or h.value.encode()) for h in told.headers.headers]
                 if told.end_of_stream:
                     yield self.answer(headers, None, body_phase=False)
-                elif unreadable(headers):
+                elif long(headers):
                     yield self.answer(headers, UNREAD, body_phase=False)
                 else:
                     yield _wait(headers)
             elif message.HasField("request_body"):
                 part = message.request_body
-                body = unpacked(headers, part.body) if part.end_of_stream else UNREAD
-                yield self.answer(headers, body, body_phase=True)
+                whole = part.end_of_stream and len(part.body) <= MOST_BODY
+                yield self.answer(headers, part.body if whole else UNREAD, body_phase=True)
             else:
                 # Nothing else is asked for; an Envoy that was told otherwise goes on with what it has.
                 yield _plain(message)
 
     def answer(self, headers: Pairs, body: bytes | None, *, body_phase: bool) -> bytes:
         """The decision about a request, as Envoy's message. `body` None: it has none; `UNREAD`: it cannot be read."""
-        decision = self._decide(
-            subject_of(headers, None, body or UNREAD if body is not None else None, self._who)
-        )
+        subject = subject_of(headers, None, body, self._who)
+        body = subject.body if isinstance(subject.body, bytes) else None
+        decision = self._decide(subject)
         self._count += 1
         exchange = f"{self._prefix}{self._count:012x}"
         if self._note is not None:
@@ -112,34 +112,12 @@ class ExternalProcessor:
         return bytes(out.SerializeToString())
 
 
-def unreadable(headers: Pairs) -> bool:
-    """Whether the body need not be sent: longer than what is read, or packed in a way that is not unpacked."""
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and (len(value) > 12 or int(value) > MOST_BODY):
-            return True
-        if name == b"content-encoding" and value.strip().lower() not in _PACKED:
-            return True
-    return False
-
-
-_PACKED = {b"": 0, b"identity": 0, b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-"""Content codings (RFC 9110, section 8.4.1) that are read, with zlib's word for their window; 0: plain."""
-
-
-def unpacked(headers: Pairs, body: bytes, most: int = MOST_BODY) -> bytes:
-    """The body as it was before its content coding; `UNREAD` if that is broken, or unpacks to more than `most`."""
-    packed = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
-    windows = [window for window in (_PACKED.get(coding, -1) for coding in packed) if window]
-    if not windows:
-        return body
-    if len(windows) > 1 or windows[0] < 0:
-        return UNREAD
-    unpack = zlib.decompressobj(windows[0])
-    try:
-        out = unpack.decompress(body, most + 1)
-    except zlib.error:
-        return UNREAD
-    return out if unpack.eof and not unpack.unused_data and len(out) <= most else UNREAD
+def long(headers: Pairs) -> bool:
+    """Whether the body says that it is longer than what is read: it need not be sent."""
+    return any(
+        name == b"content-length" and value.isdigit() and (len(value) > 12 or int(value) > MOST_BODY)
+        for name, value in headers
+    )
 
 
 def _set(mutation: Any, name: str, value: str) -> None:
@@ -197,5 +175,5 @@ def _wait(headers: Pairs) -> bytes:
     length = _length(headers)
     if length is not None:
         _set(response.header_mutation, "content-length", length)
-        _override(out, pb.BUFFERED)
+    _override(out, pb.BUFFERED)
     return bytes(out.SerializeToString())

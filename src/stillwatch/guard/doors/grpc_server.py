@@ -5,15 +5,14 @@ One process and one guard for both, so that their counters are the same. Callers
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from stillwatch.guard.doors import envoy_messages as pb
 from stillwatch.guard.doors.access_log import AccessLog
-from stillwatch.guard.doors.asgi import App, Message, Receive, Send
 from stillwatch.guard.doors.check import CheckService
 from stillwatch.guard.doors.ext_proc import ExternalProcessor
+from stillwatch.guard.doors.serving import TOKEN_HEADER, App, Callers, Message, Receive, Send
 from stillwatch.guard.sight import MOST_BODY
 from stillwatch.schema.errors import MissingExtraError, UsageError
 
@@ -23,10 +22,9 @@ try:
 except ImportError as error:
     raise MissingExtraError("grpcio", "envoy", needed_for="Envoy over gRPC") from error
 
-TOKEN = "x-stillwatch-token"
 _OPTIONS = (
-    # A body in part, and what a message has around it.
-    ("grpc.max_receive_message_length", MOST_BODY + (2 << 20)),
+    # What Envoy keeps of a body (`guard config envoy`), the read it came over the brim with, and what is around it.
+    ("grpc.max_receive_message_length", 4 * MOST_BODY),
     ("grpc.so_reuseport", 0),
 )
 Handler = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
@@ -44,7 +42,7 @@ class GrpcDoor:
         token: str | None = None,
     ) -> None:
         self._address, self._service, self._processor, self._log = address, service, processor, log
-        self._token = None if token is None else token.encode()
+        self._callers = Callers(token)
         self._server: Any = None
 
     async def start(self) -> None:
@@ -76,12 +74,15 @@ class GrpcDoor:
 
     def _guarded(self, method: Handler) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
         async def handle(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            if self._token is not None:
-                given = dict(context.invocation_metadata() or ()).get(TOKEN, "")
-                if not hmac.compare_digest(given.encode(), self._token):
-                    self._service.metrics.stranger()
-                    # As from a service that is away: Envoy goes on without, or refuses, as it was told to.
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, f"{TOKEN} is missing or wrong")
+            given = (
+                (n.encode(), v if isinstance(v, bytes) else v.encode())
+                for n, v in context.invocation_metadata() or ()
+            )
+            if not self._callers.may(given):
+                self._service.metrics.stranger()
+                # As from a service that is away: Envoy goes on without, or refuses, as it was told to.
+                name = TOKEN_HEADER.decode()
+                await context.abort(grpc.StatusCode.UNAVAILABLE, f"{name} is missing or wrong")
             async for answer in method(messages):
                 yield answer
 

@@ -8,15 +8,15 @@ nothing to whoever lacks the secret.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
-from stillwatch.guard.doors.asgi import Receive, Send
 from stillwatch.guard.doors.fetch import etag_of, pieces
+from stillwatch.guard.doors.http import header
+from stillwatch.guard.doors.serving import Callers, Receive, Send, lifespan, respond
 
 PATH = "/v1/snapshot"
 MOST_WAIT_S = 60.0
@@ -31,7 +31,7 @@ class SnapshotService:
 
     def __init__(self, path: Path, token: str | None = None) -> None:
         self._path = path
-        self._token = None if token is None else token.encode()
+        self._callers = Callers(token)
         self._known: tuple[_Mark, str] | None = None
         self._waiting = 0
         self.sent = 0
@@ -39,11 +39,8 @@ class SnapshotService:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            while True:
-                kind = (await receive())["type"]
-                await send({"type": f"{kind}.complete"})
-                if kind == "lifespan.shutdown":
-                    return
+            await lifespan(receive, send)
+            return
         if scope["type"] != "http":
             return
         if scope["path"] == "/healthz":
@@ -52,17 +49,14 @@ class SnapshotService:
             await _plain(send, 404)
         elif scope["method"] != "GET":
             await _plain(send, 405)
-        elif not self._may(scope):
+        elif not self._callers.may(scope["headers"]):
             await _plain(send, 503)
         else:
             await self._answer(scope, receive, send)
 
-    def _may(self, scope: MutableMapping[str, Any]) -> bool:
-        return self._token is None or hmac.compare_digest(_header(scope, b"x-stillwatch-token"), self._token)
-
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        had, end = _header(scope, b"if-none-match").decode("latin-1"), loop.time() + _wait(scope)
+        had, end = header(scope["headers"], b"if-none-match"), loop.time() + _wait(scope)
         gone = asyncio.ensure_future(_gone(receive))
         self._waiting += 1
         try:
@@ -108,10 +102,6 @@ class SnapshotService:
         return handle, self._known[1]
 
 
-def _header(scope: MutableMapping[str, Any], name: bytes) -> bytes:
-    return next((bytes(v) for n, v in scope["headers"] if n.lower() == name), b"")
-
-
 def _wait(scope: MutableMapping[str, Any]) -> float:
     text = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("wait", ["0"])[0]
     try:
@@ -127,5 +117,4 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _plain(send: Send, status: int) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
+    await respond(send, (status, [(b"content-length", b"0")], b""))

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -21,9 +20,6 @@ from stillwatch.schema.errors import EmptyLogError, InputError
 from stillwatch.schema.refusals import Refusal
 from stillwatch.sketch import RulePack, default_rules
 from stillwatch.store.partitions import Owner
-
-AHEAD = timedelta(days=1)
-"""A row that says it is from later than this after now is refused: one wrong clock must not move the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +61,18 @@ class Intake:
     lookups: Lookups = NO_LOOKUPS
     rules: RulePack = field(default_factory=default_rules)
 
-    def read(self, pieces: Sequence[Piece], now_us: int | None = None) -> Taken:
-        """Rows of all pieces, without text. `now_us`: rows dated more than a day later are refused; None: no clock.
+    def read(self, pieces: Sequence[Piece]) -> Taken:
+        """Rows of all pieces, without text.
 
         Never raises for what a piece holds. UsageError where format, mapping or overrides are wrong.
         """
         taken = Taken()
         for piece in pieces:
             with _in_memory(piece.data) as path:
-                self._one(path, piece, now_us, taken)
+                self._one(path, piece, taken)
         return taken
 
-    def _one(self, path: Path, piece: Piece, now_us: int | None, taken: Taken) -> None:
+    def _one(self, path: Path, piece: Piece, taken: Taken) -> None:
         kept: list[pa.RecordBatch] = []
         refused: list[Refusal] = []
         broken: str | None = None
@@ -90,7 +86,6 @@ class Intake:
             ) as log:
                 try:
                     for batch in log.batches():
-                        batch = _in_time(batch, now_us, refused)
                         kept += text_free(batch, self.rules)
                         taken.newest_us = max(taken.newest_us, _newest(batch))
                 except InputError as error:
@@ -133,16 +128,3 @@ def _in_memory(data: bytes) -> Iterator[Path]:
 
 def _newest(batch: pa.RecordBatch) -> int:
     return pc.max(batch.column("ts").cast(pa.int64())).as_py() or 0
-
-
-def _in_time(batch: pa.RecordBatch, now_us: int | None, refused: list[Refusal]) -> pa.RecordBatch:
-    """The rows that are not from the future."""
-    if now_us is None:
-        return batch
-    latest = now_us + AHEAD // timedelta(microseconds=1)
-    ahead = pc.greater(batch.column("ts").cast(pa.int64()), latest)
-    if not pc.any(ahead).as_py():
-        return batch
-    rows = batch.column("raw_ref").field("row").filter(ahead).to_pylist()
-    refused += [Refusal("", row, None, "ts", "more than a day later than now") for row in rows]
-    return batch.filter(pc.invert(ahead))

@@ -93,6 +93,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def run(job: Job) -> Outcome:
     """Scan (if there are logs), write the results, and replace the snapshot. Raises StillwatchError's kinds."""
     files = job.files
+    # What people write by hand comes first: a mistake in it must not cost a scan.
+    policy, name = (
+        (parse_policy(SHADOW), "shadow")
+        if files.policy is None
+        else (read_policy(Path(files.policy)), Path(files.policy).name)
+    )
+    secret = read_secret(None if files.secret is None else Path(files.secret))
+    snapshot = Path(job.snapshot)
+    old, lost = _old(snapshot, secret, files)
+    head = old.meta.decisions_head if files.decisions and old is not None else None
+    decisions = [] if files.decisions is None else read_decisions(Path(files.decisions), head)
+    api_keys = [] if files.keys is None else read_api_keys(Path(files.keys))
     began = time.monotonic()
     results = Path(job.results)
     if job.scan:
@@ -119,15 +131,6 @@ def run(job: Job) -> Outcome:
         write_results(results, replace(found, report_html=render(found)), force=True)
     scan_s = time.monotonic() - began
     began = time.monotonic()
-    policy, name = (
-        (parse_policy(SHADOW), "shadow")
-        if files.policy is None
-        else (read_policy(Path(files.policy)), Path(files.policy).name)
-    )
-    secret = read_secret(None if files.secret is None else Path(files.secret))
-    snapshot = Path(job.snapshot)
-    old, lost = _old(snapshot, secret, files)
-    head = old.meta.decisions_head if files.decisions and old is not None else None
     meta, arrays = build(
         results,
         policy,
@@ -135,8 +138,8 @@ def run(job: Job) -> Outcome:
         Beside(
             accounts=_accounts(files.accounts or job.owners),
             references=None if files.references is None else read_side("references", files.references),
-            api_keys=[] if files.keys is None else read_api_keys(Path(files.keys)),
-            decisions=[] if files.decisions is None else read_decisions(Path(files.decisions), head),
+            api_keys=api_keys,
+            decisions=decisions,
             policy_name=name,
             valid_days=job.valid_days,
             old=old,

@@ -1,7 +1,7 @@
 """The loop: take in what came, scan the window every few minutes in a child process, put a new snapshot in place.
 
 One thread keeps rows (`step`), so that partitions have one writer; the HTTP receiver only hands bodies over. Event
-time decides what the window is; the clock only says when to scan, and which rows claim to be from the future.
+time decides what the window is; the clock only says when to scan.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Settings:
     publish: str | None = None
     """`valkey://` address that each new snapshot is put to, besides the file."""
     live: bool = True
-    """Rows may not be from the future. False where old logs are read at once."""
+    """Logs are still being written. False where old ones are read at once."""
 
 
 @dataclass(slots=True)
@@ -170,9 +170,6 @@ class Service:
             self._compact()
         return busy_
 
-    def _now_us(self) -> int | None:
-        return int(self._clock() * 1e6) if self.settings.live else None
-
     def _take_parcels(self) -> bool:
         parcels = self.inbox.take()
         by_input: dict[tuple[str, str], list[Parcel]] = {}
@@ -181,7 +178,7 @@ class Service:
         for (name, format), mine in by_input.items():
             intake = replace(self.settings.received, format=format)
             try:
-                each = [intake.read([Piece(name, parcel.data)], self._now_us()) for parcel in mine]
+                each = [intake.read([Piece(name, parcel.data)]) for parcel in mine]
                 whole = _together(each)
                 self._keep(name, whole, None)
             except OutputError as error:
@@ -211,7 +208,7 @@ class Service:
         if size < COMMIT_BYTES and time.monotonic() - began < COMMIT_S and self.settings.live:
             return False
         intake = self._intakes[source.name]
-        taken = intake.read(polled.pieces, self._now_us())
+        taken = intake.read(polled.pieces)
         taken.refusals = [*polled.refusals, *taken.refusals]
         if intake.format is None and taken.format is not None:
             self._intakes[source.name] = replace(intake, format=taken.format)
@@ -267,6 +264,7 @@ class Service:
             parts = self.partitions.window(self.settings.window_days)
             current = self._current()
             if not parts or (number == self._scanned and marks == self._marks):
+                self._marks = marks
                 return False
             rescan = number != self._scanned or current is None or self._scans_differ(marks)
             self._marks = marks
@@ -361,12 +359,12 @@ class Service:
         try:
             publish(self.settings.snapshot, self.settings.publish)
         except (StillwatchError, OSError) as error:
+            if not self._unpublished:
+                self._say(f"the snapshot is not published, it is tried again: {error}")
             self._unpublished = now + PUBLISH_S
-            self._trouble(f"the snapshot is not published, it is tried again: {error}")
             self.counters.unpublished += 1
             return False
         self._unpublished = None
-        self.counters.problem = None
         return True
 
     def _fail(self, problem: str) -> None:
