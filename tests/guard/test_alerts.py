@@ -9,19 +9,26 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stillwatch.guard.doors.access_log import AccessLog
+from stillwatch.guard.doors.fetch import Fetched
 from stillwatch.guard.doors.metrics import Metrics
 from stillwatch.guard.doors.prometheus import Exposition, GuardCollector, IngestCollector, ScanCollector
+from stillwatch.guard.doors.rotated import Rotated
 from stillwatch.guard.watch.service import Counters
-from tests.guard.conftest import Scanned
-from tests.guard.test_doors import _Fixed
+from tests.guard.conftest import SECRET, Scanned
+from tests.guard.test_doors import WHO, _Fixed
 from tests.guard.test_metrics import _Ingest
 from tests.servers.programs import ROOT, installed
 
 RULES = ROOT / "docs" / "alerts.yml"
 
 
-def test_rules_ask_for_metrics_that_are_there(demo: Scanned) -> None:
-    guard = GuardCollector(Metrics(_Fixed(demo.snapshot, 0)))
+def test_rules_ask_for_metrics_that_are_there(demo: Scanned, tmp_path: Path) -> None:
+    metrics = Metrics(_Fixed(demo.snapshot, 0))
+    log = AccessLog(Rotated(tmp_path / "rows"), WHO, SECRET)
+    log.close()
+    metrics.tallies += [log.tally(), Fetched("http://127.0.0.1:1/", SECRET, cache=tmp_path).tally()]
+    guard = GuardCollector(metrics)
     text = Exposition(guard, IngestCollector(_Ingest()), ScanCollector(Counters())).text().decode()
     shown = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     (group,) = yaml.safe_load(RULES.read_text())["groups"]

@@ -10,11 +10,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stillwatch.guard import Guard, Subject
 from stillwatch.guard.decide import Decision
+from stillwatch.guard.doors import envoy_messages as pb
+from stillwatch.guard.doors.access_log import AccessLog
 from stillwatch.guard.doors.ask import ask
 from stillwatch.guard.doors.check import LITELLM, CheckService
+from stillwatch.guard.doors.fetch import Fetched
 from stillwatch.guard.doors.metrics import BUCKETS_S, Metrics
 from stillwatch.guard.doors.prometheus import Exposition, GuardCollector, IngestCollector
-from tests.guard.conftest import Scanned
+from stillwatch.guard.doors.rotated import Rotated
+from stillwatch.schema.errors import SnapshotError
+from tests.guard.conftest import SECRET, Scanned
 from tests.guard.test_decide import _enforced, _now, _strong
 from tests.guard.test_doors import WHO, _ask, _Fixed
 
@@ -63,6 +68,24 @@ def test_what_a_service_did_can_be_scraped(demo: Scanned, tmp_path: Path) -> Non
     assert total(found, "stillwatch_decision_seconds_count", adapter="check") == 3
     assert total(found, "stillwatch_decision_seconds_bucket", adapter="check", le="+Inf") == 3
     assert not [word for word in (member, "203.0.113", "secret word", "somebody") if word in text.decode()]
+
+
+def test_what_parts_of_the_process_count_is_shown(demo: Scanned, tmp_path: Path) -> None:
+    metrics = Metrics(_Fixed(demo.snapshot, _now(demo)))
+    log = AccessLog(Rotated(tmp_path / "rows"), WHO, SECRET)
+    fetched = Fetched("http://127.0.0.1:1/v1/snapshot", SECRET, cache=tmp_path)
+    metrics.tallies += [log.tally(), fetched.tally()]
+    text = Exposition(GuardCollector(metrics)).text
+    assert total(read(text()), "stillwatch_snapshot_fetches_total", state="failed") == 0
+    log.take(pb.StreamAccessLogsMessage(http_logs={"log_entry": [{}, {}]}).SerializeToString())
+    log.close()
+    with pytest.raises(SnapshotError):
+        fetched.start(lambda: None, 0)
+    found = read(text())
+    assert total(found, "stillwatch_envoy_exchanges_total", state="other") == 2
+    assert total(found, "stillwatch_snapshot_fetches_total", state="failed") == 1
+    app = CheckService(metrics.source, WHO, None, metrics)  # type: ignore[arg-type]
+    assert json.loads(_ask(app, "/readyz", method="GET")[1]["body"])["envoy_exchanges"]["other"] == 2
 
 
 def test_totals_go_on_over_a_swap(demo: Scanned) -> None:

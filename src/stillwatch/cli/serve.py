@@ -95,6 +95,8 @@ def serve(
     begin()
     guard = Watched(snapshot, secret, token=token)
     metrics = Metrics(guard)
+    if guard.fetched is not None:
+        metrics.tallies.append(guard.fetched.tally())
     if provider is not None:
         metrics.spans = Spans(provider, secret.spans() if span_hashes else None)
 
@@ -160,6 +162,8 @@ def _with_grpc(
     from stillwatch.guard.doors.strip import strip_asked_bytes
 
     log = None if exchanges is None else AccessLog(Rotated(exchanges), who, secret)
+    if log is not None:
+        service.metrics.tallies.append(log.tally())
     decide = partial(ask, service.metrics, adapter="ext_proc")
     note = None if log is None else log.note
     processor = ExternalProcessor(decide, who, note, strip_asked_bytes)

@@ -27,6 +27,7 @@ import pyarrow as pa
 from stillwatch.guard.doors import envoy_messages as pb
 from stillwatch.guard.doors.ext_proc import EXCHANGE, REFUSED, Pairs
 from stillwatch.guard.doors.http import Identity, subject_of
+from stillwatch.guard.doors.metrics import Tally
 from stillwatch.guard.doors.rotated import Rotated
 from stillwatch.guard.secret import Secret
 from stillwatch.ingest.bodies import request_columns
@@ -81,6 +82,11 @@ class AccessLog:
         if found is not None:
             self._bytes -= len(found[1] or b"")
         return found
+
+    def tally(self) -> Tally:
+        """`told`, for metrics."""
+        what = "What became of the exchanges that Envoy told of."
+        return Tally("envoy_exchanges", what, "state", lambda: self.told)
 
     async def stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """StreamAccessLogs: entries until Envoy hangs up. The answer at the end is empty."""

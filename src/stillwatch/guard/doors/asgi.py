@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import MutableMapping
+from dataclasses import asdict
 from typing import Any
 
 from stillwatch.guard.doors.ask import decided
 from stillwatch.guard.doors.carry import Answers, StripSend, stripped_request, told
 from stillwatch.guard.doors.http import Identity, identity, refusal
-from stillwatch.guard.doors.metrics import Metrics
+from stillwatch.guard.doors.metrics import Metrics, Tally
 from stillwatch.guard.doors.serving import UNREAD, App, Message, Receive, Send, read_body
 from stillwatch.guard.doors.watched import Watched, watched
 
@@ -31,6 +32,9 @@ class StillwatchMiddleware:
         """Counters, for whatever the application shows its own by (`prometheus.GuardCollector`)."""
         self._who = who or identity()
         self.answers = Answers()
+        self.metrics.tallies.append(
+            Tally("stripped", "Answers under `strip`.", "state", lambda: asdict(self.answers))
+        )
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope.get("method") != "POST":

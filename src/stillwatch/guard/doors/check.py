@@ -132,6 +132,8 @@ class CheckService:
             "problem": watching.problem, "requests": sum(seen.decisions.values()), "refusals": seen.refusals,
             "faults": seen.by_reason("fault"), "lacked": seen.lacked, "strangers": seen.strangers,
             "idle": watching.guard.idle(time.time_ns() // 1000), "untold": http.UNTOLD,
+            "uncarried": watching.guard.lost,
+            **{tally.name: dict(tally.counts()) for tally in self.metrics.tallies},
         }  # fmt: skip
         return 200, _JSON, msgspec.json.encode(told)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from stillwatch.guard.doors.metrics import Tally
 from stillwatch.guard.layout import map_snapshot
 from stillwatch.guard.secret import Secret
 from stillwatch.guard.snapshot import Meta
@@ -92,6 +93,11 @@ class Fetched:
         self._client: Any = None
         self._deaf = False
         """Whether the server lets this door read, but not listen."""
+
+    def tally(self) -> Tally:
+        """`failed`, for metrics."""
+        what = "Times that snapshots were asked for elsewhere, in vain."
+        return Tally("snapshot_fetches", what, "state", lambda: {"failed": self.failed})
 
     def start(self, told: Callable[[], object], first_s: float = TIMEOUT_S) -> None:
         """Have a snapshot, from before or from the source within `first_s`, and begin to follow. `told` is called in

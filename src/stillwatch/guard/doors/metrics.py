@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from stillwatch.guard.decide import REFUSES, Guard
@@ -41,6 +43,17 @@ class Recorder(Protocol):
         """One decision that was just taken. Never raises."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counters that a part of the process keeps by itself."""
+
+    name: str
+    what: str
+    label: str
+    counts: Callable[[], Mapping[str, int]]
+    """Value of the label -> count; the values are a few. Counts only grow."""
+
+
 class Metrics:
     """Counters of one process. `count` may be called by several threads."""
 
@@ -56,6 +69,8 @@ class Metrics:
         """Callers that were not answered, for want of the token."""
         self.spans: Recorder | None = None
         """Where each decision's span goes; None: nowhere."""
+        self.tallies: list[Tally] = []
+        """Whatever else this process counts."""
         self._lock = threading.Lock()
 
     def count(self, decision: Decision, seconds: float, adapter: str) -> None:

@@ -89,6 +89,11 @@ class GuardCollector:
             ("snapshot_failures", "Snapshots that could not be loaded.", source.failed),
         ):
             yield CounterMetricFamily(f"stillwatch_{counter}", what, value=value)
+        for tally in self._metrics.tallies:
+            family = CounterMetricFamily(f"stillwatch_{tally.name}", tally.what, labels=(tally.label,))
+            for label, count in dict(tally.counts()).items():
+                family.add_metric((label,), count)
+            yield family
         snapshot, now = source.guard.snapshot, self._clock()
         for gauge, what, level in (
             ("age_seconds", "Since the end of the log that was scanned.", now - snapshot.meta.last_us / 1e6),
@@ -99,6 +104,7 @@ class GuardCollector:
             ),
             ("campaigns", "Campaigns in the snapshot.", float(len(snapshot.meta.campaigns))),
             ("accounts", "Accounts in the snapshot.", float(snapshot.accounts)),
+            ("uncarried", "Requests since its scan that it does not count.", float(source.guard.lost)),
         ):
             yield GaugeMetricFamily(f"stillwatch_snapshot_{gauge}", what, value=level)
 
