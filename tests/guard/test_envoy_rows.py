@@ -138,9 +138,11 @@ def test_strip_is_carried_out_on_the_request_where_somebody_can() -> None:
     def decide(_: Any) -> Decision:
         return Decision(action="strip", would="strip", shadow=False, reason="named")
 
-    processor = ExternalProcessor(decide, Identity(), mend=lambda body: body.replace(b"colour", b"stone"))
-    answer = pb.ProcessingResponse.FromString(processor.answer([], BODY, body_phase=True))
-    assert answer.request_body.response.body_mutation.body == BODY.replace(b"colour", b"stone")
+    asked = json.dumps({**json.loads(BODY), "logprobs": True}).encode()
+    data, action = ExternalProcessor(decide, Identity()).answer([], asked, body_phase=True)
+    answer = pb.ProcessingResponse.FromString(data)
+    assert action == "strip"
+    assert json.loads(answer.request_body.response.body_mutation.body) == json.loads(BODY)
     told = {
         o.header.key: o.header.raw_value for o in answer.request_body.response.header_mutation.set_headers
     }

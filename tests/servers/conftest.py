@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
@@ -84,6 +84,42 @@ def live(scanned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     assert [refused[key][0] for key in (BLOCKED, THROTTLED)] == [403, 429]
     assert guard.decide(Subject(api_key=FREE)).action == "allow"
     return Live(demo.path, accounts, refused)
+
+
+@pytest.fixture(scope="session")
+def acting(
+    scanned: tuple[Path, Path], live: Live, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """A snapshot that orders one action against the campaign of `BLOCKED`."""
+
+    def made(action: str) -> Path:
+        folder = tmp_path_factory.mktemp(action)
+        demo = Scanned(*scanned, folder / "snapshot", None)  # type: ignore[arg-type]
+        rule = f'[[rule]]\nname = "all"\naction = "{action}"\nmin_bits = 1\n'
+        policy = parse_policy(f'version = 1\nmode = "enforce"\n{LISTED}{rule}')
+        now = datetime.now(UTC).replace(microsecond=0)
+        order = Order(
+            campaign=_strong(demo)[0]["campaign_id"], action=action, policy=policy.digest,
+            expires=now + timedelta(days=3), at=now, mapped=False, reason="",
+        )  # fmt: skip
+        ledger = folder / "decisions.jsonl"
+        approve(ledger, propose(ledger, order, ANNA).digest, BELA, now)
+        return alive(demo, {BLOCKED: live.accounts[BLOCKED]}, policy.text, read_decisions(ledger))
+
+    return made
+
+
+def aloud(path: str, stream: bool) -> dict[str, Any]:
+    """A request that is answered with reasoning, and log-probabilities where there are any."""
+    body = {
+        "model": "m-large",
+        **json.loads(json.dumps(BODIES[path]).replace("name a", "think aloud, name a")),
+    }
+    if path == "/v1/chat/completions":
+        body |= {"logprobs": True, "top_logprobs": 2}
+    if path == "/v1/responses":
+        body |= {"reasoning": {"summary": "auto"}, "include": ["message.output_text.logprobs"]}
+    return body | ({"stream": True} if stream else {})
 
 
 @dataclass

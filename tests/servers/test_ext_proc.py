@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from stillwatch.guard.doors.access_log import key_name
 from stillwatch.ingest import open_log
 from stillwatch.sketch import sketch_text, to_binary
 from tests.guard.conftest import SECRET
-from tests.servers.conftest import ADDRESS, BLOCKED, CHAT, FREE, Live
+from tests.guard.test_strip import read
+from tests.servers.conftest import ADDRESS, BLOCKED, BODIES, CHAT, FREE, Live, aloud
 from tests.servers.guarded import Front, front
 from tests.servers.programs import missing
-from tests.servers.upstream import ANSWER
+from tests.servers.upstream import ANSWER, THOUGHT
 
 pytestmark = pytest.mark.server
 
@@ -125,6 +126,42 @@ def test_hostile_requests_neither_harm_the_guard_nor_are_counted_as_its_absence(
     assert door.ask(FREE, CHAT, headers=ADDRESS)[0] == 200
     assert door.ask(BLOCKED, CHAT, headers=ADDRESS)[0] == 403
     assert door.counted() == before
+
+
+def test_strip_is_carried_out_on_answers_too(
+    live: Live, tmp_path: Path, acting: Callable[[str], Path]
+) -> None:
+    with front("ext_proc", tmp_path, acting("strip"), keys=live.accounts) as door:
+        assert door.guard is not None
+        for path in BODIES:
+            for stream in (False, True):
+                body = aloud(path, stream)
+                status, _, plain = door.ask(FREE, body, path, ADDRESS)
+                assert (status, THOUGHT in plain.decode()) == (200, True), (path, stream)
+                status, headers, text = door.ask(BLOCKED, body, path, ADDRESS | {"accept-encoding": "gzip"})
+                words = text.decode()
+                assert (status, THOUGHT in words, "-0.125" in words) == (200, False, False), (path, stream)
+                said = json.dumps(read(text)) if stream else words
+                assert ANSWER in said or all(word in said for word in ANSWER.split())
+                assert door.seen[-1]["x-stillwatch-action"] == "strip"
+                assert door.seen[-1]["accept-encoding"] == "identity"
+        # A stream arrives as it is written, an answer that is too long as it is.
+        body = {**CHAT, "stream": True, "messages": [{"role": "user", "content": "slowly, think aloud"}]}
+        begin = time.monotonic()
+        with door.asked(BLOCKED, body, "/v1/chat/completions", ADDRESS) as answer:
+            assert answer.readline()
+            assert time.monotonic() - begin < 0.4
+            assert THOUGHT not in answer.read().decode()
+        long = {**CHAT, "messages": [{"role": "user", "content": "at length, think aloud"}]}
+        assert len(door.ask(BLOCKED, long, headers=ADDRESS)[2]) > 9 << 20
+        told = door.guard.told()["stripped"]
+        assert told == {"changed": 7, "unread": 1}
+        with door.guard.killed():
+            assert (
+                THOUGHT
+                in door.ask(BLOCKED, aloud("/v1/responses", True), "/v1/responses", ADDRESS)[2].decode()
+            )
+        assert door.counted() == 1
 
 
 def test_over_http2_it_is_the_same(live: Live, tmp_path: Path) -> None:

@@ -8,51 +8,20 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stillwatch.guard import parse_policy
 from stillwatch.sketch.hashing import chain_hash
-from stillwatch.store.decisions import Order, approve, propose, read_decisions
-from tests.guard.conftest import Scanned
-from tests.guard.test_decide import ANNA, BELA, LISTED, _strong
 from tests.guard.test_strip import read
 from tests.ingest.conftest import read_all
-from tests.servers.conftest import ADDRESS, BLOCKED, BODIES, CHAT, FREE, SYSTEM, Live
+from tests.servers.conftest import ADDRESS, BLOCKED, BODIES, CHAT, FREE, SYSTEM, Live, aloud
 from tests.servers.guarded import SECRET, Front, front
 from tests.servers.programs import ROOT, clean_environment, program
-from tests.servers.today import alive
 from tests.servers.upstream import ANSWER, THOUGHT
 
 pytestmark = pytest.mark.server
-
-ALOUD = "think aloud"
-
-
-@pytest.fixture(scope="module")
-def acting(
-    scanned: tuple[Path, Path], live: Live, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """A snapshot that orders one action against the campaign of `BLOCKED`."""
-
-    def made(action: str) -> Path:
-        folder = tmp_path_factory.mktemp(action)
-        demo = Scanned(*scanned, folder / "snapshot", None)  # type: ignore[arg-type]
-        rule = f'[[rule]]\nname = "all"\naction = "{action}"\nmin_bits = 1\n'
-        policy = parse_policy(f'version = 1\nmode = "enforce"\n{LISTED}{rule}')
-        now = datetime.now(UTC).replace(microsecond=0)
-        order = Order(
-            campaign=_strong(demo)[0]["campaign_id"], action=action, policy=policy.digest,
-            expires=now + timedelta(days=3), at=now, mapped=False, reason="",
-        )  # fmt: skip
-        ledger = folder / "decisions.jsonl"
-        approve(ledger, propose(ledger, order, ANNA).digest, BELA, now)
-        return alive(demo, {BLOCKED: live.accounts[BLOCKED]}, policy.text, read_decisions(ledger))
-
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +41,6 @@ def _swap(door: Front, snapshot: Path, answered: Callable[[], bool]) -> None:
     while not answered():
         assert time.monotonic() < deadline, door.log.read_text("utf-8")[-2000:]
         time.sleep(0.1)
-
-
-def _asked(path: str, stream: bool) -> dict[str, Any]:
-    body = {"model": "m-large", **json.loads(json.dumps(BODIES[path]).replace("name a", f"{ALOUD}, name a"))}
-    if path == "/v1/chat/completions":
-        body |= {"logprobs": True, "top_logprobs": 2}
-    if path == "/v1/responses":
-        body |= {"reasoning": {"summary": "auto"}, "include": ["message.output_text.logprobs"]}
-    return body | ({"stream": True} if stream else {})
 
 
 def test_from_no_snapshot_to_a_campaign_that_is_refused(door: Front, live: Live) -> None:
@@ -135,7 +95,7 @@ def test_odd_bodies_hide_nobody_and_cause_no_error_of_ours(
 
 
 def test_strip_in_every_form_of_answer(door: Front, live: Live, acting: Callable[[str], Path]) -> None:
-    chat = _asked("/v1/chat/completions", False)
+    chat = aloud("/v1/chat/completions", False)
     assert THOUGHT in door.ask(FREE, chat, headers=ADDRESS)[2].decode()
 
     def stripped() -> bool:
@@ -145,7 +105,7 @@ def test_strip_in_every_form_of_answer(door: Front, live: Live, acting: Callable
     _swap(door, acting("strip"), stripped)
     for path in BODIES:
         for stream in (False, True):
-            body = _asked(path, stream)
+            body = aloud(path, stream)
             plain = door.ask(FREE, body, path, ADDRESS)
             assert (plain[0], THOUGHT in plain[2].decode()) == (200, True), (path, stream)
             status, _, text = door.ask(BLOCKED, body, path, ADDRESS)

@@ -92,7 +92,8 @@ def _chat(asked: dict[str, Any]) -> list[bytes]:
     }
     aloud = "think aloud" in json.dumps(asked)
     if not asked.get("stream"):
-        message = {"role": "assistant", "content": ANSWER}
+        many = 230_000 if "at length" in json.dumps(asked) else 1
+        message = {"role": "assistant", "content": " ".join([ANSWER] * many)}
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": message}
         if aloud:
             message["reasoning_content"] = THOUGHT

@@ -159,12 +159,15 @@ def _with_grpc(
     from stillwatch.guard.doors.ext_proc import ExternalProcessor
     from stillwatch.guard.doors.grpc_server import GrpcDoor, WithGrpc
     from stillwatch.guard.doors.rotated import Rotated
-    from stillwatch.guard.doors.strip import strip_asked_bytes
 
     log = None if exchanges is None else AccessLog(Rotated(exchanges), who, secret)
     if log is not None:
         service.metrics.tallies.append(log.tally())
     decide = partial(ask, service.metrics, adapter="ext_proc")
     note = None if log is None else log.note
-    processor = ExternalProcessor(decide, who, note, strip_asked_bytes)
+    metrics = service.metrics
+    processor = ExternalProcessor(
+        decide, who, note, lambda: metrics.source.guard.snapshot.policy.enforces("strip")
+    )
+    metrics.tallies.append(processor.answers.tally())
     return WithGrpc(service, GrpcDoor(address, service, processor, log, token))

@@ -130,6 +130,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     """SHA-256 of the file, hex: decisions name it."""
 
+    def enforces(self, action: str) -> bool:
+        """Whether a rule has this action, and is not in shadow mode."""
+        return self.mode == "enforce" and any(rule.action == action for rule in self.rules)
+
 
 SHADOW = """version = 1
 mode = "shadow"

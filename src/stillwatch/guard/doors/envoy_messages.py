@@ -46,7 +46,7 @@ MESSAGES: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     },
     "HeaderValueOption": {"header": (1, "HeaderValue"), "append_action": (3, "int32")},
     "HeaderMutation": {"set_headers": (1, "*HeaderValueOption"), "remove_headers": (2, "*string")},
-    "BodyMutation": {"body": (1, "bytes")},
+    "BodyMutation": {"body": (1, "bytes"), "clear_body": (2, "bool")},
     "CommonResponse": {"header_mutation": (2, "HeaderMutation"), "body_mutation": (3, "BodyMutation")},
     "PartResponse": {"response": (1, "CommonResponse")},
     "ImmediateResponse": {
