@@ -20,7 +20,7 @@ from stillwatch.ingest.textfree import text_free
 from stillwatch.schema.errors import EmptyLogError, InputError
 from stillwatch.schema.refusals import Refusal
 from stillwatch.sketch import RulePack, default_rules
-from stillwatch.store.partitions import Owner
+from stillwatch.store.owners import Owner
 
 AHEAD = timedelta(days=1)
 """A row that says it is from later than this after now is refused: one wrong clock must not move the window."""
