@@ -23,8 +23,9 @@ from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
 from stillwatch.guard.live import Live, LiveTouched, Operation
 from stillwatch.guard.live import live as replay_live
+from stillwatch.guard.logged import COLUMNS
 from stillwatch.guard.policy import ACTIONS, SHADOW, Policy, parse_policy, read_policy
-from stillwatch.guard.replay import COLUMNS, Touched, replay
+from stillwatch.guard.replay import Touched, replay
 from stillwatch.guard.secret import Secret, read_secret
 from stillwatch.guard.snapshot import Meta, load, save
 from stillwatch.ingest import open_log, read_side
