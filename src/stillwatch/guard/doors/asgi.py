@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from stillwatch.guard.doors.ask import decided
-from stillwatch.guard.doors.carry import Answers, StripSend, stripped_request, told
+from stillwatch.guard.doors.carry_out import Answers, StripSend, stripped_request, with_action
 from stillwatch.guard.doors.http import Identity, identity, refusal
 from stillwatch.guard.doors.metrics import Metrics
 from stillwatch.guard.doors.watched import Watched, watched
@@ -53,7 +53,7 @@ class StillwatchMiddleware:
             await send({"type": "http.response.body", "body": answer})
             return
         scope.setdefault("state", {})["stillwatch"] = decision
-        scope["headers"] = told(scope["headers"], decision.action)
+        scope["headers"] = with_action(scope["headers"], decision.action)
         if decision.action == "strip":
             whole = messages[-1]["type"] == "http.request" and not messages[-1].get("more_body", False)
             messages = stripped_request(scope, messages, body, whole)
