@@ -12,8 +12,9 @@ import pytest
 
 from stillwatch.cli import main
 from stillwatch.guard import load
+from stillwatch.guard.logged import COLUMNS
 from stillwatch.guard.policy import SHADOW
-from stillwatch.guard.replay import COLUMNS, Replay, replay
+from stillwatch.guard.replay import Replay, replay
 from stillwatch.ingest import open_log
 from tests.guard.conftest import SECRET, Scanned
 

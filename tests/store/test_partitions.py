@@ -34,6 +34,21 @@ def rows(*ids: str, us: int = NOON) -> pa.RecordBatch:
     )
 
 
+class Told:
+    """A journal that is a list."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
+
+    def append(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Keep one event."""
+        self.events.append((kind, payload))
+
+    def files(self) -> set[str]:
+        """Files that it was told of."""
+        return {payload["file"] for _, payload in self.events}
+
+
 def kept(store: Partitions) -> Counter[str]:
     """Ids in day files and segments."""
     files = [store.folder / part.file for part in store.manifest.parts]
@@ -99,11 +114,13 @@ def test_wherever_it_ends_nothing_is_lost_or_doubled(tmp_path: Path, monkeypatch
     points = 0
     for steps in range(200):
         folder = tmp_path / str(steps)
-        store = Partitions(folder)
+        told = Told()
+        store = Partitions(folder, told)
         acknowledged: list[str] = []
         with monkeypatch.context() as patch:
             patch.setattr(partitions, "write_whole", counted(partitions.write_whole))
-            patch.setattr(partitions, "_sync", counted(partitions._sync))
+            patch.setattr(partitions, "sync_folder", counted(partitions.sync_folder))
+            patch.setattr(Told, "append", counted(Told.append))
             patch.setattr(Path, "unlink", counted(Path.unlink))
             left = steps
             try:
@@ -119,7 +136,8 @@ def test_wherever_it_ends_nothing_is_lost_or_doubled(tmp_path: Path, monkeypatch
             except Killed:
                 whole = False
         store.close()
-        again = Partitions(folder)
+        again = Partitions(folder, told)
+        assert {part.file for part in again.manifest.parts} <= told.files()
         position = again.position("edge")
         # What the reader was not told of is read again, from the position that stands.
         for round_ in range(0 if position is None else position + 1, 3):
@@ -131,6 +149,7 @@ def test_wherever_it_ends_nothing_is_lost_or_doubled(tmp_path: Path, monkeypatch
                 owners={("a", "firm", None): 1},
             )
         again.compact()
+        assert {part.file for part in again.manifest.parts} <= told.files()
         assert kept(again) == Counter([f"{r}-{i}" for r in range(3) for i in range(3)])
         assert set(acknowledged) <= set(kept(again))
         listed = [line for path in folder.glob("refused/*.jsonl") for line in path.read_text().splitlines()]
@@ -147,21 +166,85 @@ def test_wherever_it_ends_nothing_is_lost_or_doubled(tmp_path: Path, monkeypatch
 
 
 def test_what_is_older_than_is_kept_goes_and_is_told(tmp_path: Path) -> None:
-    told: list[tuple[str, Mapping[str, Any]]] = []
-
-    class Told:
-        def append(self, kind: str, payload: Mapping[str, Any]) -> None:
-            told.append((kind, payload))
-
-    store = Partitions(tmp_path / "p", Told())
+    told = Told()
+    store = Partitions(tmp_path / "p", told)
     for age in (0, 3, 40):
         store.commit("edge", [rows(f"{age}", us=NOON - age * DAY_US)], None)
     store.compact()
     assert [part.rows for part in store.window(4)] == [1, 1]
     assert [part.rows for part in store.drop(30)] == [1]
     assert len(list(store.folder.glob("days/*/*"))) == 2
-    assert [kind for kind, _ in told] == ["partition"] * 3 + ["partition_deleted"]
-    assert told[-1][1]["sha256"] in {payload["sha256"] for _, payload in told[:3]}
+    assert [kind for kind, _ in told.events] == ["partition"] * 3 + ["partition_deleted"]
+    assert told.events[-1][1]["sha256"] in {payload["sha256"] for _, payload in told.events[:3]}
+    store.close()
+    # What was told is not told again.
+    Partitions(tmp_path / "p", told).close()
+    assert len(told.events) == 4
+    assert b"unannounced" not in (tmp_path / "p" / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["partition", "partition_deleted"])
+@pytest.mark.parametrize("heard", [0, 1])
+def test_what_the_manifest_did_is_told_although_the_process_ended_before(
+    tmp_path: Path, kind: str, heard: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Ends(Told):
+        """Hears so many events of one kind, then the process ends."""
+
+        left = heard
+
+        def append(self, kind_: str, payload: Mapping[str, Any]) -> None:
+            if kind_ == kind and self.left == 0:
+                raise Killed
+            self.left -= kind_ == kind
+            super().append(kind_, payload)
+
+    ends, after = Ends(), Told()
+    store = Partitions(tmp_path / "p", ends)
+    for age in (0, 40, 41):
+        store.commit("edge", [rows(f"{age}", us=NOON - age * DAY_US)], None)
+    if kind == "partition_deleted":
+        store.compact()
+    with pytest.raises(Killed):
+        store.compact() if kind == "partition" else store.drop(30)
+    store.close()
+    assert len(list(tmp_path.glob("p/segments/*.parquet"))) == (3 if kind == "partition" else 0)
+    # Without a journal nobody is told, and what waits goes on waiting.
+    store = Partitions(tmp_path / "p")
+    store.commit("edge", [rows("more")], None)
+    store.compact()
+    store.close()
+    store = Partitions(tmp_path / "p", after)
+    wanted = {"partition": 3, "partition_deleted": 2}[kind]
+    assert [name for name, _ in after.events] == [kind] * wanted
+    assert len(ends.files() | after.files()) == 3
+    # One that came before it ended comes again, word for word: its file tells.
+    assert [event for event in ends.events if event[0] == kind] == after.events[:heard]
+    store.close()
+    Partitions(tmp_path / "p", after).close()
+    assert len(after.events) == wanted
+
+
+def test_a_journal_that_cannot_be_written_is_told_later(tmp_path: Path) -> None:
+    class Full(Told):
+        def append(self, kind: str, payload: Mapping[str, Any]) -> None:
+            if not self.events:
+                self.events.append(("full", {}))
+                raise OutputError("the journal cannot be written")
+            super().append(kind, payload)
+
+    full = Full()
+    store = Partitions(tmp_path / "p", full)
+    store.commit("edge", [rows("1")], None)
+    with pytest.raises(OutputError):
+        store.compact()
+    store.commit("edge", [rows("2")], None)
+    store.compact()
+    assert [kind for kind, _ in full.events] == ["full", "partition", "partition"]
+    assert len({payload["file"] for _, payload in full.events[1:]}) == 2
     store.close()
 
 

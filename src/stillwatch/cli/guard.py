@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
+from stillwatch.cli.decisions import approve_command, decisions_command, propose_command, revoke_command
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.cli.publish import publish_command
 from stillwatch.cli.serve import Secrets, serve
@@ -23,24 +22,16 @@ from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
 from stillwatch.guard.live import Live, LiveTouched, Operation
 from stillwatch.guard.live import live as replay_live
-from stillwatch.guard.policy import ACTIONS, SHADOW, Policy, parse_policy, read_policy
-from stillwatch.guard.replay import COLUMNS, Touched, replay
+from stillwatch.guard.logged import COLUMNS
+from stillwatch.guard.policy import SHADOW, Policy, parse_policy, read_policy
+from stillwatch.guard.replay import Touched, replay
 from stillwatch.guard.secret import Secret, read_secret
 from stillwatch.guard.snapshot import Meta, load, save
 from stillwatch.ingest import open_log, read_side
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.schema.errors import SnapshotError, UsageError
 from stillwatch.schema.times import DAY_US
-from stillwatch.store.decisions import (
-    Order,
-    approve,
-    expire,
-    propose,
-    read_decisions,
-    read_signer,
-    revoke,
-    standing,
-)
+from stillwatch.store.decisions import read_decisions
 from stillwatch.store.files import write_whole
 
 PLAIN = Setup()
@@ -51,12 +42,8 @@ guard_app = typer.Typer(
 )
 
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="Policy (TOML); shadow mode if not given.")]
-Decisions = Annotated[Path, typer.Option("--decisions", help="File of decisions (JSON lines).")]
-Key = Annotated[Path, typer.Option("--key", help="Your private ed25519 key (PEM).")]
 guard_app.command("publish")(publish_command)
 guard_app.command("serve")(serve)
-
-Digest = Annotated[str, typer.Argument(help="The decision's digest, or how it begins.")]
 
 
 def policy_of(path: Path | None) -> tuple[Policy, str]:
@@ -334,77 +321,7 @@ def config(
     print(render(gateway, setup), end="")
 
 
-@guard_app.command("propose")
-def propose_command(
-    campaign: Annotated[str, typer.Argument(help="A campaign's id (g-...).")],
-    action: Annotated[str, typer.Option(help="The strongest action that may be taken.")],
-    policy: Annotated[Path, typer.Option("--policy", help="The policy under which it is taken.")],
-    decisions: Decisions,
-    key: Key,
-    days: Annotated[float, typer.Option(help="When it ends, in days from now.")] = 7.0,
-    mapped: Annotated[bool, typer.Option("--mapped", help="The pool is known: act on all of it.")] = False,
-    reason: Annotated[str, typer.Option(help="Why, in words, without names.")] = "",
-) -> None:
-    """Propose to act on a campaign; prints the digest that somebody else approves."""
-    if action not in ACTIONS[2:]:
-        raise UsageError(f"{action!r} is no action to order", hint=f"one of: {', '.join(ACTIONS[2:])}")
-    if not 0 < days <= 365:
-        raise UsageError("--days must be more than 0 and at most 365")
-    now = datetime.now(UTC).replace(microsecond=0)
-    order = Order(
-        campaign=campaign,
-        action=action,
-        policy=read_policy(policy).digest,
-        expires=now + timedelta(days=days),
-        mapped=mapped,
-        reason=reason,
-        at=now,
-    )
-    print(propose(decisions, order, read_signer(key)).digest)
-
-
-@guard_app.command("approve")
-def approve_command(digest: Digest, decisions: Decisions, key: Key) -> None:
-    """Approve a decision that somebody else proposed."""
-    approve(decisions, _whole(decisions, digest), read_signer(key), datetime.now(UTC))
-    print("approved; it counts from the next snapshot on")
-
-
-@guard_app.command("revoke")
-def revoke_command(digest: Digest, decisions: Decisions, key: Key) -> None:
-    """Take a decision back."""
-    revoke(decisions, _whole(decisions, digest), read_signer(key), datetime.now(UTC))
-    print("revoked; it no longer counts from the next snapshot on")
-
-
-@guard_app.command("decisions")
-def decisions_command(decisions: Decisions) -> None:
-    """Check the file of decisions, note what ran out, and list what stands."""
-    now = datetime.now(UTC)
-    expire(decisions, now)
-    for decision in standing(read_decisions(decisions), now):
-        order = decision.order
-        print(
-            json.dumps(
-                {
-                    "digest": order.digest,
-                    "campaign": order.campaign,
-                    "action": order.action,
-                    "mapped": order.mapped,
-                    "expires": order.expires.isoformat(),
-                    "approvals": len(decision.approvals),
-                }
-            )
-        )
-
-
-def _whole(path: Path, begin: str) -> str:
-    """The digest of the standing decision that begins so."""
-    found = {d.order.digest for d in standing(read_decisions(path), datetime.now(UTC))}
-    found = {digest for digest in found if digest.startswith(begin)}
-    if len(begin) < 8 or len(found) != 1:
-        raise UsageError(
-            f"{len(found)} standing decisions begin so" if len(begin) >= 8 else "give at least 8 digits",
-            hint="`stillwatch guard decisions` lists them",
-        )
-    return found.pop()
+guard_app.command("propose")(propose_command)
+guard_app.command("approve")(approve_command)
+guard_app.command("revoke")(revoke_command)
+guard_app.command("decisions")(decisions_command)

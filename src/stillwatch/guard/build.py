@@ -20,6 +20,7 @@ from stillwatch.guard.carry import Heard, carried
 from stillwatch.guard.enforcement import allowed
 from stillwatch.guard.policy import Policy, microseconds
 from stillwatch.guard.secret import Secret
+from stillwatch.guard.side import Made, api_key_arrays, rows_of, side_arrays, vouched
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Listed, Meta, Snapshot
 from stillwatch.schema.errors import ResultError, SnapshotError, Where
 from stillwatch.schema.tables import SEPARATOR
@@ -31,7 +32,6 @@ from stillwatch.views.families import needed, posting_table
 VALID_DAYS = 14.0
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
-Made = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
     made |= _streams(results, [c.id for c in campaigns], made["key_hash"][:form_places])
     named, groups = _named(results, scoring, row_of, number)
     made |= named
-    made |= _api_keys(beside.api_keys, secret)
+    made |= api_key_arrays(beside.api_keys, secret)
     for name in ("first", "last"):
         made[f"exit_{name}"] = _column(scoring["scoring_exits"], name)
     last_us = _us(run.last_ts)
@@ -108,43 +108,21 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
         decisions=decisions,
         decisions_head=head_of(beside.decisions) if beside.decisions else FIRST,
     )
-    made |= _side(None, {}, len(ids))[0]
+    made |= side_arrays(None, {}, len(ids))[0]
     if beside.old is not None and beside.heard is not None:
         meta, made = carried(
-            meta, made, beside.old, beside.heard, policy.silent_days, _vouched(beside, secret)
+            meta,
+            made,
+            beside.old,
+            beside.heard,
+            policy.silent_days,
+            vouched(beside.accounts, beside.references, secret),
         )
-    side, names = _side(
-        beside.accounts, _rows_of(beside.accounts, made["account_hash"], secret), len(made["account_hash"])
+    side, names = side_arrays(
+        beside.accounts, rows_of(beside.accounts, made["account_hash"], secret), len(made["account_hash"])
     )
     made |= side
     return msgspec.structs.replace(meta, tiers=names[0], contracts=names[1], owners=names[2]), made
-
-
-def _vouched(beside: Beside, secret: Secret) -> npt.NDArray[np.uint64]:
-    """Accounts for which the operator's word stands, by the tables alone; sorted."""
-    names: list[str] = []
-    if beside.accounts is not None:
-        column = {name: beside.accounts.column(name).to_pylist() for name in beside.accounts.column_names}
-        blank = [None] * beside.accounts.num_rows
-        rows = zip(
-            column["account_id"], column.get("contract", blank), column.get("verified", blank),
-            column.get("entity_id", blank), strict=True,
-        )  # fmt: skip
-        names += [name for name, contract, verified, entity in rows if contract or (verified and entity)]
-    if beside.references is not None:
-        names += beside.references.column("account_id").to_pylist()
-    return np.array(sorted({secret.account(name) for name in names}), np.uint64)
-
-
-def _rows_of(table: pa.Table | None, hashes: npt.NDArray[np.uint64], secret: Secret) -> dict[str, int]:
-    """Row of each account of the accounts table that the snapshot knows."""
-    if table is None or len(hashes) == 0:
-        return {}
-    names = table.column("account_id").to_pylist()
-    wanted = np.fromiter((secret.account(name) for name in names), np.uint64, len(names))
-    at = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
-    there = hashes[at] == wanted
-    return {name: row for name, row, known in zip(names, at.tolist(), there.tolist(), strict=True) if known}
 
 
 def _us(text: str) -> int:
@@ -377,35 +355,3 @@ def _named(
         "named_role": role[order],
         "named_bits": bits[order],
     }, groups
-
-
-def _side(table: pa.Table | None, number: dict[str, int], n: int) -> tuple[Made, tuple[tuple[str, ...], ...]]:
-    """Tier, contract and owner of each account, as numbers of names."""
-    made: Made = {}
-    names: list[tuple[str, ...]] = []
-    for column, target, kind in (
-        ("tier", "account_tier", np.int16),
-        ("contract", "account_contract", np.int16),
-        ("entity_id", "account_owner", np.int32),
-    ):
-        made[target] = np.full(n, -1, kind)
-        if table is None or column not in table.column_names:
-            names.append(())
-            continue
-        values = table.column(column).cast(pa.string()).to_pylist()
-        listed = sorted({value for value in values if value})
-        code = {value: i for i, value in enumerate(listed)}
-        for account, value in zip(table.column("account_id").to_pylist(), values, strict=True):
-            if value and account in number:
-                made[target][number[account]] = code[value]
-        names.append(tuple(listed))
-    return made, tuple(names)
-
-
-def _api_keys(pairs: Sequence[tuple[str, str]], secret: Secret) -> Made:
-    """Keyed hashes of API keys, sorted, and of the accounts that they belong to."""
-    owner = dict(sorted((secret.api_key(key), secret.account(account)) for account, key in pairs))
-    return {
-        "api_key_hash": np.array(list(owner), np.uint64),
-        "api_key_account": np.array(list(owner.values()), np.uint64),
-    }

@@ -22,7 +22,7 @@ from stillwatch.guard.account import Account, Bits, Rows, view
 from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.ladder import Fact, Ladder
 from stillwatch.guard.lean import load_numba
-from stillwatch.guard.recent import Recent, added_up, known_only
+from stillwatch.guard.recent import Recent, added_up, by_keys_of, owners_in
 from stillwatch.guard.sight import Sight
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Snapshot
 from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
@@ -233,13 +233,12 @@ class Guard:
             # Results give the log's end to the second: what came later in it may have been scanned.
             since = old._recent.since(number, self.snapshot.meta.last_us + SECOND_US - 1)
         self.lost += since.lost
-        used, at = np.unique(since.place, return_inverse=True)
-        since = known_only(since, self._places_of(old.snapshot, used)[at])
+        since = by_keys_of(since, old.snapshot, self.snapshot)
         self._recent.extend(since)
         sums = added_up(since)
         starts = np.searchsorted(sums.of, np.arange(len(sums.account) + 1)).tolist()
         places, counts = sums.place.tolist(), sums.uses.tolist()
-        accounts = self._owners_of(sums.account).tolist()
+        accounts = owners_in(self.snapshot, sums.account).tolist()
         with self._lock:
             for i, (number, volume) in enumerate(zip(accounts, sums.volume.tolist(), strict=True)):
                 mine = (volume, places[starts[i] : starts[i + 1]], counts[starts[i] : starts[i + 1]])
@@ -256,31 +255,6 @@ class Guard:
         for name in ("requests", "refusals", "faults", "forgotten", "lost"):
             setattr(self, name, getattr(self, name) + getattr(old, name))
         self._ladder.inherit(old._ladder)
-
-    def _places_of(self, other: Snapshot, places: Any) -> Any:
-        """Places in this snapshot of another one's places; -1 where this one does not know the key."""
-        a = self.snapshot.arrays
-        keys = other.arrays.key_hash[places]
-        form = places < other.meta.form_places
-        out = np.full(len(places), -1, np.int64)
-        for mine, first, end in (
-            (form, 0, self._split),
-            (~form, self._split, len(a.key_hash)),
-        ):
-            table = a.key_hash[first:end]
-            if len(table) == 0:
-                continue
-            at = np.minimum(np.searchsorted(table, keys[mine]), len(table) - 1)
-            out[mine] = np.where(table[at] == keys[mine], at + first, -1)
-        return out
-
-    def _owners_of(self, numbers: Any) -> Any:
-        """The accounts that API keys belong to, as this snapshot knows; a key that it does not know stays itself."""
-        a = self.snapshot.arrays
-        if len(a.api_key_hash) == 0:
-            return numbers
-        at = np.minimum(np.searchsorted(a.api_key_hash, numbers), len(a.api_key_hash) - 1)
-        return np.where(a.api_key_hash[at] == numbers, a.api_key_account[at], numbers)
 
     def _catch_up(self, account: Account) -> None:
         """Add what the guard before this one counted of an account: the bits depend on the sums alone."""

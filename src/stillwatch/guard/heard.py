@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from stillwatch.guard.carry import Heard
 from stillwatch.guard.secret import Secret
-from stillwatch.schema.tables import OWN_REFUSAL, SEPARATOR
+from stillwatch.schema.principals import principal_ids
+from stillwatch.schema.tables import OWN_REFUSAL
 
 COLUMNS = ("ts", "account_id", "end_user_id", "end_user_trust", "gateway_id", "blocked_by")
 """What is read of `exchanges`."""
+
+
+def heard_in(paths: Sequence[str], secret: Secret) -> Heard:
+    """`heard` of what Parquet files of canonical rows hold."""
+    return heard(_batches(paths), secret)
+
+
+def _batches(paths: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(columns=list(COLUMNS))
 
 
 def heard(batches: Iterable[pa.RecordBatch], secret: Secret) -> Heard:
@@ -24,7 +37,7 @@ def heard(batches: Iterable[pa.RecordBatch], secret: Secret) -> Heard:
         own = pc.fill_null(pc.starts_with(batch.column("blocked_by").cast(pa.string()), OWN_REFUSAL), False)
         table = pa.table(
             {
-                "name": _principals(batch),
+                "name": principal_ids(batch),
                 "ts": batch.column("ts").cast(pa.int64()),
                 "own": own.cast(pa.int8()),
             }
@@ -41,15 +54,4 @@ def heard(batches: Iterable[pa.RecordBatch], secret: Secret) -> Heard:
         hashes[order],
         np.fromiter(last.values(), np.int64, len(names))[order],
         np.fromiter((name in refused for name in names), np.bool_, len(names))[order],
-    )
-
-
-def _principals(batch: pa.RecordBatch) -> pa.Array:
-    account, user = batch.column("account_id"), batch.column("end_user_id").cast(pa.string())
-    trust = batch.column("end_user_trust").cast(pa.string())
-    split = pc.and_(
-        pc.is_valid(batch.column("gateway_id")), pc.and_(pc.equal(trust, "verified"), pc.is_valid(user))
-    )
-    return pc.if_else(
-        pc.fill_null(split, False), pc.binary_join_element_wise(account, user, SEPARATOR), account
     )

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,26 +23,23 @@ from stillwatch.campaign.record import iso
 from stillwatch.guard.build import Beside, build
 from stillwatch.guard.decide import Guard
 from stillwatch.guard.enforcement import Allowed
-from stillwatch.guard.heard import COLUMNS as HEARD
-from stillwatch.guard.heard import heard
+from stillwatch.guard.heard import heard_in
 from stillwatch.guard.ladder import NEVER
+from stillwatch.guard.logged import Logged
 from stillwatch.guard.policy import ACTIONS, MILDEST_ACTING, STRENGTH, Policy
-from stillwatch.guard.replay import COLUMNS as ASKED
-from stillwatch.guard.replay import SKETCHES, sketches_of
 from stillwatch.guard.secret import Secret
 from stillwatch.guard.snapshot import Snapshot, load, save
-from stillwatch.guard.subject import Subject
 from stillwatch.ingest import Log
 from stillwatch.ingest.textfree import text_free
 from stillwatch.scan import Options, scan
 from stillwatch.schema.errors import EmptyLogError, UsageError
-from stillwatch.schema.tables import EXCHANGES, OWN_REFUSAL, SEPARATOR
+from stillwatch.schema.tables import OWN_REFUSAL, SEPARATOR
 from stillwatch.schema.times import DAY_US
 from stillwatch.store.results import read_earlier, results_of, write_results
+from stillwatch.store.rows import ROWS, shaped
 
 MOST_STEPS = 2000
 """Scans that one replay may take."""
-_SCHEMA = pa.schema([column for column in EXCHANGES if column.name != "raw_ref"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +146,8 @@ def live(
         state = _State()
         guard: Guard | None = None
         snapshot, earlier = folder / "snapshot", None
+        current: Snapshot | None = None
+        """What `snapshot` holds."""
         spent, scans = 0.0, 0
         for step in range(steps):
             at = first + step * how.every_us
@@ -166,7 +164,6 @@ def live(
                 if found is not None:
                     scans += 1
                     earlier = found
-                    old = load(snapshot, secret) if snapshot.exists() else None
                     meta, arrays = build(
                         found,
                         policy,
@@ -175,15 +172,16 @@ def live(
                             accounts=log.side.get("accounts"),
                             references=log.side.get("references"),
                             valid_days=365.0,
-                            old=old,
-                            heard=None if old is None else heard(_rows(window, HEARD), secret),
+                            old=current,
+                            heard=None if current is None else heard_in(window, secret),
                         ),
                     )
                     save(snapshot, meta, arrays, secret)
-                    _note(state, load(snapshot, secret), found, at)
+                    current = load(snapshot, secret)
+                    _note(state, current, found, at)
                     told(step, steps, _words(state, at))
             ready = at + how.takes_us
-            following = _in_force(load(snapshot, secret), state, ready, how) if snapshot.exists() else None
+            following = None if current is None else _in_force(current, state, ready, how)
             if _part(folder, step).exists():
                 guard = _decide(folder, step, guard, following, ready, state, how)
             elif following is not None:
@@ -202,14 +200,14 @@ def _cut(log: Log, folder: Path, every_us: int) -> tuple[int, int]:
                 code = piece.column("ts").cast(pa.int64()).to_numpy() // every_us
                 for value in np.unique(code).tolist():
                     mine = piece.filter(pa.array(code == value))
-                    parts.setdefault(value, []).append(_shaped(mine))
+                    parts.setdefault(value, []).append(shaped(mine))
                     lowest = value if lowest is None else min(lowest, value)
                 if len(parts) > MOST_STEPS:
                     raise UsageError(f"more than {MOST_STEPS} intervals", hint="raise --every")
             for value, batches in parts.items():
                 if value not in writers:
                     writers[value] = pq.ParquetWriter(
-                        folder / f"raw-{value}.parquet", _SCHEMA, compression="zstd"
+                        folder / f"raw-{value}.parquet", ROWS, compression="zstd"
                     )
                 for piece in batches:
                     writers[value].write_batch(piece)
@@ -233,12 +231,6 @@ def _cut(log: Log, folder: Path, every_us: int) -> tuple[int, int]:
 
 def _part(folder: Path, step: int) -> Path:
     return folder / f"part-{step:05d}.parquet"
-
-
-def _shaped(batch: pa.RecordBatch) -> pa.RecordBatch:
-    have = set(batch.schema.names)
-    arrays = [batch.column(f.name) if f.name in have else pa.nulls(batch.num_rows, f.type) for f in _SCHEMA]
-    return pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
 
 
 def _side(log: Log, folder: Path) -> dict[str, str]:
@@ -267,12 +259,6 @@ def _scanned(
     out = folder / f"results-{step % 2}"
     write_results(out, results_of(found), force=True)
     return out
-
-
-def _rows(paths: list[str], columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(columns=list(columns))
 
 
 def _note(state: _State, snapshot: Snapshot, results: Path, at: int) -> None:
@@ -331,61 +317,43 @@ def _decide(
     path = _part(folder, step)
     with pq.ParquetFile(path) as file:
         table = file.read()
-    ts = table.column("ts").cast(pa.int64()).to_numpy()
+    logged = Logged(table.combine_chunks().to_batches()[0])
+    ts = logged.ts
     names = table.column("exchange_id").to_pylist()
     order = sorted(range(len(ts)), key=lambda row: (ts[row], names[row]))
-    columns: dict[str, list[Any]] = {
-        name: table.column(name).to_pylist() for name in ASKED if name not in ("ts", *SKETCHES)
-    }
-    batch = table.combine_chunks().to_batches()[0]
-    prompts, systems = (sketches_of(batch, name) for name in SKETCHES)
     who = np.empty(len(ts), np.int64)
     acted = np.full(len(ts), -1, np.int64)
-    blocked = columns["blocked_by"]
     for row in order:
         if following is not None and ts[row] >= ready:
             guard, following = _next(guard, following), None
-        subject = _subject(columns, row)
+        subject = logged.subject(row)
         verified = subject.end_user_verified and subject.gateway is not None and subject.end_user
         name = f"{subject.account}{SEPARATOR}{subject.end_user}" if verified else str(subject.account)
         who[row] = state.ids.setdefault(name, len(state.ids))
         if guard is None:
             continue
         number = guard.principal(subject)
-        if (blocked[row] or "").startswith(OWN_REFUSAL):
+        if logged.refused[row]:
             guard.weigh(number, None, 0, subject.gateway, int(ts[row]))
             continue
         places: list[int] = []
-        guard.sight.look(subject, places, prompts(row), systems(row))
+        logged.look(guard.sight, subject, row, places)
         decision = guard.weigh(number, places, 0, subject.gateway, int(ts[row]))
         strength = STRENGTH[decision.action if how.enforce else decision.would]
         if strength >= MILDEST_ACTING and decision.campaign is not None:
             acted[row] = state.campaign[decision.campaign]
             if how.enforce:
-                blocked[row] = f"{OWN_REFUSAL}{decision.campaign}"
+                logged.blocked_by[row] = f"{OWN_REFUSAL}{decision.campaign}"
     if following is not None:
         guard = _next(guard, following)
     if (acted >= 0).any() and how.enforce:
         at = table.schema.get_field_index("blocked_by")
-        table = table.set_column(at, table.schema.field(at), pa.array(blocked, pa.string()))
+        table = table.set_column(at, table.schema.field(at), pa.array(logged.blocked_by, pa.string()))
         pq.write_table(table, path, compression="zstd")
     state.who.append(who)
     state.ts.append(ts)
     state.acted.append(acted)
     return guard
-
-
-def _subject(columns: dict[str, list[Any]], row: int) -> Subject:
-    return Subject(
-        account=columns["account_id"][row],
-        gateway=columns["gateway_id"][row],
-        end_user=columns["end_user_id"][row],
-        end_user_verified=columns["end_user_trust"][row] == "verified",
-        system_hash=columns["system_hash"][row],
-        tools_hash=columns["tools_hash"][row],
-        format_hash=columns["format_hash"][row],
-        ip=columns["ip"][row],
-    )
 
 
 def _result(state: _State, honest: frozenset[str], scans: int, spent: float) -> Live:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillwatch.guard.account import view
+from stillwatch.guard.snapshot import Snapshot
 
 MOST_REQUESTS = 1 << 19
 MOST_PLACES = 1 << 21
@@ -103,12 +104,38 @@ class Recent:
         return Since(self._ts[at[kept]], self._account[at[kept]], lengths, place, lost)
 
 
-def known_only(since: Since, mapped: npt.NDArray[np.int64]) -> Since:
-    """The same requests with the places that `mapped` gives for theirs; -1 leaves one out."""
+def by_keys_of(since: Since, old: Snapshot, new: Snapshot) -> Since:
+    """The same requests by the places that `new` has for the keys of `old`'s; what it does not know is left out."""
+    used, at = np.unique(since.place, return_inverse=True)
+    mapped = _places_in(new, old, used)[at]
     known = mapped >= 0
     request = np.repeat(np.arange(len(since.lengths)), since.lengths)[known]
     lengths = np.bincount(request, minlength=len(since.lengths)).astype(np.int64)
     return since._replace(lengths=lengths, place=mapped[known])
+
+
+def _places_in(new: Snapshot, old: Snapshot, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Places in `new` of places in `old`; -1 where it does not know the key."""
+    table, split = new.arrays.key_hash, new.meta.form_places
+    keys = old.arrays.key_hash[places]
+    form = places < old.meta.form_places
+    out = np.full(len(places), -1, np.int64)
+    for mine, first, end in ((form, 0, split), (~form, split, len(table))):
+        part = table[first:end]
+        if len(part) == 0:
+            continue
+        at = np.minimum(np.searchsorted(part, keys[mine]), len(part) - 1)
+        out[mine] = np.where(part[at] == keys[mine], at + first, -1)
+    return out
+
+
+def owners_in(snapshot: Snapshot, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The accounts that API keys belong to, as a snapshot knows; a key that it does not know stays itself."""
+    a = snapshot.arrays
+    if len(a.api_key_hash) == 0:
+        return numbers
+    at = np.minimum(np.searchsorted(a.api_key_hash, numbers), len(a.api_key_hash) - 1)
+    return np.where(a.api_key_hash[at] == numbers, a.api_key_account[at], numbers)
 
 
 def added_up(since: Since) -> Sums:

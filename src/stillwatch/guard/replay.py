@@ -11,41 +11,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from stillwatch.campaign.record import iso
 from stillwatch.guard.decide import Guard
+from stillwatch.guard.logged import Logged
 from stillwatch.guard.policy import MILDEST_ACTING, STRENGTH
-from stillwatch.guard.sight import Sketched
 from stillwatch.guard.snapshot import Snapshot
-from stillwatch.guard.subject import Subject
 from stillwatch.ingest import Log
-from stillwatch.schema.tables import OWN_REFUSAL
-from stillwatch.sketch import from_binary
-
-COLUMNS = (
-    "ts", "account_id", "gateway_id", "end_user_id", "end_user_trust", "prompt", "system", "system_hash",
-    "tools_hash", "format_hash", "ip", "blocked_by", "prompt_sketch", "system_sketch",
-)  # fmt: skip
-"""What a replay reads of `exchanges`."""
-
-
-SKETCHES = ("prompt_sketch", "system_sketch")
-
-
-def sketches_of(batch: pa.RecordBatch, name: str) -> Callable[[int], Sketched | None]:
-    """Stored sketches of a column, by row."""
-    if name not in batch.schema.names or batch.column(name).null_count == batch.num_rows:
-        return lambda row: None
-    part = from_binary(batch.column(name))
-    exact, offsets, level = part.exact.tolist(), part.post_offsets.tolist(), part.level.tolist()
-
-    def one(row: int) -> Sketched | None:
-        if exact[row] == 0:
-            return None
-        return Sketched(exact[row], part.post[offsets[row] : offsets[row + 1]], level[row])
-
-    return one
 
 
 class RuleResult(msgspec.Struct, kw_only=True):
@@ -144,29 +116,13 @@ def _look(log: Log, guard: Guard, progress: Callable[[int], None]) -> _Seen:
     code: dict[tuple[str, str | None, str | None, bool], int] = {}
     rows = 0
     for batch in log.batches():
-        columns = {
-            name: batch.column(name).to_pylist() if name in batch.schema.names else [None] * batch.num_rows
-            for name in COLUMNS
-            if name not in ("ts", *SKETCHES)
-        }
-        prompts, systems = (sketches_of(batch, name) for name in SKETCHES)
+        logged = Logged(batch)
         account = np.empty(batch.num_rows, np.int64)
         lengths = np.zeros(batch.num_rows, np.int64)
         places: list[int] = []
         for i in range(batch.num_rows):
-            subject = Subject(
-                account=columns["account_id"][i],
-                gateway=columns["gateway_id"][i],
-                end_user=columns["end_user_id"][i],
-                end_user_verified=columns["end_user_trust"][i] == "verified",
-                prompt=columns["prompt"][i],
-                system=columns["system"][i],
-                system_hash=columns["system_hash"][i],
-                tools_hash=columns["tools_hash"][i],
-                format_hash=columns["format_hash"][i],
-                ip=columns["ip"][i],
-            )
-            name = str(columns["account_id"][i])
+            subject = logged.subject(i)
+            name = str(subject.account)
             key = (name, subject.gateway, subject.end_user, subject.end_user_verified)
             which = code.get(key)
             if which is None:
@@ -176,13 +132,11 @@ def _look(log: Log, guard: Guard, progress: Callable[[int], None]) -> _Seen:
                 seen.gateway.append(subject.gateway)
             account[i] = which
             before = len(places)
-            guard.sight.look(subject, places, prompts(i), systems(i))
+            logged.look(guard.sight, subject, i, places)
             lengths[i] = len(places) - before
         seen.account.append(account)
-        seen.ts.append(batch.column("ts").cast(pa.int64()).to_numpy(zero_copy_only=False))
-        seen.refused.append(
-            np.array([(b or "").startswith(OWN_REFUSAL) for b in columns["blocked_by"]], bool)
-        )
+        seen.ts.append(logged.ts)
+        seen.refused.append(np.array(logged.refused, bool))
         seen.places.append(np.array(places, np.int32))
         seen.lengths.append(lengths)
         rows += batch.num_rows

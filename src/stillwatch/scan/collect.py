@@ -24,7 +24,8 @@ from stillwatch.scan.events import EventCollector, Events
 from stillwatch.scan.fan import FanOut
 from stillwatch.scan.places import Places
 from stillwatch.scan.systems import SystemPrompts, Systems
-from stillwatch.schema.tables import OWN_REFUSAL, SEPARATOR
+from stillwatch.schema.principals import principal_ids
+from stillwatch.schema.tables import OWN_REFUSAL
 from stillwatch.sketch import PartSketch, RulePack, default_rules, sketch_of, stored_or_text
 from stillwatch.views import form, link
 from stillwatch.views.base import I32, I64, U64, BatchSignal, KeyTable, column, mix
@@ -185,14 +186,8 @@ class Collector:
 
     def _account_columns(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Give gateway calls with verified end users a principal of their own."""
-        gateway, trust = column(batch, "gateway_id"), column(batch, "end_user_trust")
-        user = column(batch, "end_user_id")
-        if pa.types.is_null(gateway.type) or pa.types.is_null(trust.type) or pa.types.is_null(user.type):
-            return batch
-        split = pc.and_(pc.is_valid(gateway), pc.and_(pc.equal(trust, "verified"), pc.is_valid(user)))
-        joined = pc.binary_join_element_wise(batch.column("account_id"), user, SEPARATOR)
-        ids = pc.if_else(pc.fill_null(split, False), joined, batch.column("account_id"))
-        return batch.set_column(batch.schema.get_field_index("account_id"), "account_id", ids)
+        at = batch.schema.get_field_index("account_id")
+        return batch.set_column(at, "account_id", principal_ids(batch))
 
     def _encode(self, batch: pa.RecordBatch) -> I32:
         encoded = batch.column("account_id").dictionary_encode()

@@ -32,3 +32,12 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview], what: str) -> N
     finally:
         if temporary is not None:
             os.unlink(temporary)
+
+
+def sync_folder(folder: Path) -> None:
+    """A rename is durable once its folder is."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

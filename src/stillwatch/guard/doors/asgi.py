@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from stillwatch.guard.doors.ask import decided
-from stillwatch.guard.doors.carry import Answers, StripSend, stripped_request, told
+from stillwatch.guard.doors.carry_out import Answers, StripSend, stripped_request, with_action
 from stillwatch.guard.doors.http import Identity, identity, refusal
 from stillwatch.guard.doors.metrics import Metrics, Tally
 from stillwatch.guard.doors.serving import UNREAD, App, Message, Receive, Send, read_body
@@ -49,7 +49,7 @@ class StillwatchMiddleware:
             await send({"type": "http.response.body", "body": answer})
             return
         scope.setdefault("state", {})["stillwatch"] = decision
-        scope["headers"] = told(scope["headers"], decision.action)
+        scope["headers"] = with_action(scope["headers"], decision.action)
         if decision.action == "strip":
             messages = stripped_request(scope, messages, body or UNREAD, body is not None)
             send = StripSend(send, self.answers)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from stillwatch.guard.doors.carry import ACTION, OURS, Answers
+from stillwatch.guard.doors.carry_out import ACTION, OURS, Answers
 from stillwatch.guard.doors.events import EventLog
 from stillwatch.guard.doors.http import STATUS, Identity, refusal, subject_of, tell
 from stillwatch.guard.doors.late import Late

@@ -19,7 +19,7 @@ from stillwatch.ingest.textfree import text_free
 from stillwatch.schema.errors import EmptyLogError, InputError
 from stillwatch.schema.refusals import Refusal
 from stillwatch.sketch import RulePack, default_rules
-from stillwatch.store.partitions import Owner
+from stillwatch.store.owners import Owner
 
 
 @dataclass(frozen=True, slots=True)

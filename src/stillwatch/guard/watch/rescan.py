@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 
 from stillwatch.engine.memory import peak_memory_mib
 from stillwatch.guard.build import Beside, build
-from stillwatch.guard.heard import COLUMNS, heard
+from stillwatch.guard.heard import heard_in
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.policy import SHADOW, parse_policy, read_policy
 from stillwatch.guard.secret import Secret, read_secret
@@ -143,7 +142,7 @@ def run(job: Job) -> Outcome:
             policy_name=name,
             valid_days=job.valid_days,
             old=old,
-            heard=None if old is None else heard(_rows(job.logs), secret),
+            heard=None if old is None else heard_in(job.logs, secret),
         ),
     )
     save(snapshot, meta, arrays, secret)
@@ -180,12 +179,6 @@ def _old(path: Path, secret: Secret, files: Files) -> tuple[Snapshot | None, str
             None,
             f"the snapshot before could not be read: campaigns that are refused do not go on ({error.what})",
         )
-
-
-def _rows(paths: list[str]) -> Iterator[pa.RecordBatch]:
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(columns=list(COLUMNS))
 
 
 def _accounts(path: str | None) -> pa.Table | None:

@@ -29,7 +29,7 @@ class Answers:
     """Passed on as they were: compressed all the same, too large, or in a form that is not known."""
 
 
-def told(headers: Any, action: str) -> Headers:
+def with_action(headers: Any, action: str) -> Headers:
     """A request's headers with the action, and with none of ours that the client wrote."""
     out = [pair for pair in headers if not pair[0].lower().startswith(OURS)]
     out.append((ACTION, action.encode()))

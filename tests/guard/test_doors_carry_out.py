@@ -11,7 +11,7 @@ import pytest
 
 from stillwatch.guard import Action, Subject
 from stillwatch.guard.doors.asgi import StillwatchMiddleware
-from stillwatch.guard.doors.carry import Answers, StripSend
+from stillwatch.guard.doors.carry_out import Answers, StripSend
 from stillwatch.guard.doors.http import Identity
 from stillwatch.guard.sight import MOST_BODY
 from stillwatch.guard.subject import Decision
