@@ -217,7 +217,7 @@ def test_nginx_understands_403_only(demo: Scanned, tmp_path: Path) -> None:
     member = {"x-account": _strong(demo)[0]["account_id"]}
     start, _ = _ask(app, "/v1/check", member)
     assert (start["status"], dict(start["headers"])[b"retry-after"]) == (429, b"60")
-    start, end = _ask(app, "/v1/check", member, query=b"a=1&only=403")
+    start, end = _ask(app, "/v1/check-403", member, query=b"a=1")
     headers = dict(start["headers"])
     assert (start["status"], headers[b"x-stillwatch-status"]) == (403, b"429")
     assert headers[b"x-stillwatch-answer"] == end["body"]

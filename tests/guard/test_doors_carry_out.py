@@ -11,8 +11,9 @@ import pytest
 
 from stillwatch.guard import Action, Subject
 from stillwatch.guard.doors.asgi import StillwatchMiddleware
-from stillwatch.guard.doors.carry_out import Answers, StripSend
+from stillwatch.guard.doors.carry_out import StripSend
 from stillwatch.guard.doors.http import Identity
+from stillwatch.guard.doors.stripped import Answers
 from stillwatch.guard.sight import MOST_BODY
 from stillwatch.guard.subject import Decision
 from tests.guard.test_strip import SECRET, STREAMS, WHOLE, event, read

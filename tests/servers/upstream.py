@@ -171,10 +171,15 @@ def _response(asked: dict[str, Any]) -> list[bytes]:
     ]
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 1024
+    """Connections that may wait to be taken; beyond it a proxy would see a fault that is ours."""
+
+
 @contextmanager
 def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     """A server on a free port of loopback for as long as the block runs; gives the port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

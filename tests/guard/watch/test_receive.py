@@ -216,6 +216,38 @@ def test_without_room_senders_come_again(tmp_path: Path) -> None:
     assert inbox.put(parcel)
 
 
+def test_slow_senders_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MOST_WAITING", 1_000)
+    app = Receiver(Inbox(), frozenset({"litellm"}), dict)
+    scope = {"type": "http", "path": "/ingest/litellm", "method": "POST", "headers": []}
+
+    async def run() -> None:
+        rest, status = asyncio.Event(), []
+
+        async def begun() -> dict[str, Any]:
+            if app._coming < 900:
+                return {"type": "http.request", "body": b"x" * 300, "more_body": True}
+            await rest.wait()
+            return {"type": "http.disconnect"}
+
+        async def whole() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"x" * 300, "more_body": False}
+
+        async def sent(message: Any) -> None:
+            status.append(message.get("status"))
+
+        slow = asyncio.ensure_future(app(scope, begun, sent))
+        await asyncio.sleep(0)
+        assert app._coming == 900
+        await app(scope, whole, sent)
+        assert (status[0], app.turned_away, app._coming) == (503, 1, 900)
+        rest.set()
+        await slow
+        assert (app._coming, app.unreadable) == (0, 1)
+
+    asyncio.run(run())
+
+
 def test_what_cannot_be_written_is_not_acknowledged(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OutputError("the disk is full")

@@ -179,7 +179,7 @@ def render(gateway: str, setup: Setup) -> str:
         guard = at, int(number)
     proxies = setup.hops + (gateway not in NO_ADDRESS_OF_ITS_OWN)
     values = {
-        "listen": setup.listen, "listen_host": host.strip("[]"), "listen_port": port,
+        "listen": setup.listen, "listen_host": host.strip("[]"), "listen_at": host, "listen_port": port,
         "upstream": setup.upstream, "upstream_at": f"{upstream[0]}:{upstream[1]}",
         "upstream_host": upstream[0].strip("[]"), "upstream_port": str(upstream[1]),
         "guard": setup.guard, "guard_at": f"{guard[0]}:{guard[1]}", "guard_host": guard[0].strip("[]"),

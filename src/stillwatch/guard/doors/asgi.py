@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import MutableMapping
-from dataclasses import asdict
 from typing import Any
 
 from stillwatch.guard.doors.ask import decided
-from stillwatch.guard.doors.carry_out import Answers, StripSend, stripped_request, with_action
+from stillwatch.guard.doors.carry_out import StripSend, stripped_request, with_action
 from stillwatch.guard.doors.http import Identity, identity, refusal
-from stillwatch.guard.doors.metrics import Metrics, Tally
+from stillwatch.guard.doors.metrics import Metrics
 from stillwatch.guard.doors.serving import UNREAD, App, Message, Receive, Send, read_body
+from stillwatch.guard.doors.stripped import Answers
 from stillwatch.guard.doors.watched import Watched, watched
 
 
@@ -32,9 +32,7 @@ class StillwatchMiddleware:
         """Counters, for whatever the application shows its own by (`prometheus.GuardCollector`)."""
         self._who = who or identity()
         self.answers = Answers()
-        self.metrics.tallies.append(
-            Tally("stripped", "Answers under `strip`.", "state", lambda: asdict(self.answers))
-        )
+        self.metrics.tallies.append(self.answers.tally())
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope.get("method") != "POST":

@@ -2,7 +2,7 @@
 
 `/v1/check` and everything under it, whatever the method: the proxy passes on the client's headers, and the body if
 it can (Envoy `ext_authz` over HTTP, nginx `auth_request`, Caddy `forward_auth`). 200 lets the request go on, with the
-action in `x-stillwatch-action`; 403 and 429 are the refusal itself. With `?only=403` every refusal is 403, because
+action in `x-stillwatch-action`; 403 and 429 are the refusal itself. At `/v1/check-403` every refusal is 403, because
 nginx takes any other status for an error of the service and drops the body: the refusal is in headers then,
 `x-stillwatch-status` and `x-stillwatch-answer`. A caller without the right token gets 503, as from a service that is
 away: a proxy would hand 401 or 403 on to its clients, as if it were about them.
@@ -37,7 +37,7 @@ from stillwatch.guard.doors.watched import Watched
 from stillwatch.guard.sight import MOST_BODY, unwieldy
 from stillwatch.guard.subject import Decision, Subject
 
-CHECK, LITELLM = "/v1/check", "/beta/litellm_basic_guardrail_api"
+CHECK, CHECK_403, LITELLM = "/v1/check", "/v1/check-403", "/beta/litellm_basic_guardrail_api"
 MOST_LITELLM = 8 * MOST_BODY
 """LiteLLM sends every text twice, and who calls only in the body: what is too large to be read would be nobody's."""
 _JSON = [JSON]
@@ -83,7 +83,7 @@ class CheckService:
         if path == "/metrics" and self._exposition is not None:
             return 200, [METRICS], self._exposition()
         # Envoy puts the request's own path behind it, and that of `OPTIONS *` begins with no slash.
-        check = path == CHECK or path.startswith((f"{CHECK}/", f"{CHECK}*"))
+        check = path in (CHECK, CHECK_403) or path.startswith((f"{CHECK}/", f"{CHECK}*"))
         if not check and path != LITELLM:
             return 404, _JSON, b'{"error": {"message": "no such path"}}'
         if not self._callers.may(scope["headers"]):
@@ -102,7 +102,7 @@ class CheckService:
         if refused is None:
             return 200, about, b""
         status, headers, text = refused
-        if b"only=403" not in scope.get("query_string", b"").split(b"&"):
+        if path != CHECK_403:
             return status, headers + about, text
         about = [*about, (b"x-stillwatch-status", str(status).encode()), (b"x-stillwatch-answer", text)]
         return 403, headers + about, text

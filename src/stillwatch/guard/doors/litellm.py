@@ -15,11 +15,12 @@ from typing import Any
 
 import msgspec
 
-from stillwatch.guard.doors.carry_out import ACTION, OURS, Answers
+from stillwatch.guard.doors.carry_out import ACTION, OURS
 from stillwatch.guard.doors.events import EventLog
 from stillwatch.guard.doors.http import STATUS, Identity, refusal, subject_of, tell
 from stillwatch.guard.doors.late import Late
 from stillwatch.guard.doors.strip import StripStream, strip_answer, strip_asked
+from stillwatch.guard.doors.stripped import Answers
 from stillwatch.guard.subject import Decision, Subject
 from stillwatch.schema.errors import UsageError
 

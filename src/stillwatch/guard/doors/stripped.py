@@ -76,6 +76,11 @@ class StrippedAnswer:
         self._answers.unread += found == "unknown"
         return body
 
+    def give_up(self) -> bytes:
+        """What is kept back, as it came."""
+        kept, self._kept = self._kept or [], None
+        return b"".join(kept)
+
     def _event(self, stream: StripStream, part: bytes, end: bool) -> bytes:
         out = stream.feed(part)
         if end:

@@ -28,6 +28,7 @@ from stillwatch.guard.doors.serving import (
     METRICS,
     Answer,
     Callers,
+    Message,
     Receive,
     Send,
     lifespan,
@@ -40,7 +41,7 @@ from stillwatch.schema.errors import FormatError, MissingExtraError
 MOST_BODY = 64 << 20
 """Bytes of a body, packed or not."""
 MOST_WAITING = 256 << 20
-"""Bytes that may wait to be kept; beyond it senders are asked to come again."""
+"""Bytes that may wait to be kept, and as many that may be on their way in; beyond it senders come again."""
 RETRY_S = 5
 TRACES = "/v1/traces"
 _PROTOBUF = "application/x-protobuf"
@@ -55,6 +56,10 @@ class Parcel:
     data: bytes
     answer: Callable[[Answer], None]
     """To be called once, from any thread."""
+
+
+class _Full(Exception):
+    """No room for what is on its way in."""
 
 
 class Inbox:
@@ -102,6 +107,7 @@ class Receiver:
         self._exposition = exposition
         self._inbox, self._formats, self._told = inbox, formats, told
         self._callers = Callers(token)
+        self._coming = 0
         self.strangers = 0
         """Senders without the token."""
         self.turned_away = 0
@@ -134,7 +140,11 @@ class Receiver:
         if not self._callers.may(scope["headers"]):
             self.strangers += 1
             return _error(401, "x-stillwatch-token is missing or wrong")
-        _, body = await read_body(receive, MOST_BODY)
+        try:
+            body = await self._read(receive)
+        except _Full:
+            self.turned_away += 1
+            return busy()
         if body is None:
             self.unreadable += 1
             return _error(413, f"more than {MOST_BODY >> 20} MiB")
@@ -158,6 +168,25 @@ class Receiver:
         if answer[0] == 200 and path == TRACES and kind == _PROTOBUF:
             return 200, [(b"content-type", _PROTOBUF.encode())], b""
         return answer
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The body; `_Full` where too much is on its way in from all senders together, however slowly they send."""
+        mine = 0
+
+        async def counted() -> Message:
+            nonlocal mine
+            message = await receive()
+            size = len(message.get("body", b""))
+            mine += size
+            self._coming += size
+            if self._coming > MOST_WAITING:
+                raise _Full
+            return message
+
+        try:
+            return (await read_body(counted, MOST_BODY))[1]
+        finally:
+            self._coming -= mine
 
     async def _kept(self, name: str, format: str, data: bytes) -> Answer:
         """Hand it over, and wait until it is kept."""
