@@ -142,6 +142,7 @@ def added_up(since: Since) -> Sums:
     """Volume of each account, and its uses of each key."""
     account, of = np.unique(since.account, return_inverse=True)
     volume = np.bincount(of, minlength=len(account)).astype(np.int64)
-    pairs = np.stack([np.repeat(of, since.lengths), since.place], axis=1)
-    pairs, count = np.unique(pairs, axis=0, return_counts=True)
-    return Sums(account, volume, pairs[:, 0], pairs[:, 1], count.astype(np.int64))
+    # Both in one number: rows of two columns take sixty times as long to sort.
+    span = int(since.place.max(initial=0)) + 1
+    pairs, count = np.unique(np.repeat(of, since.lengths) * span + since.place, return_counts=True)
+    return Sums(account, volume, pairs // span, pairs % span, count.astype(np.int64))
