@@ -38,7 +38,7 @@ def test_no_id_is_in_the_file(demo: Scanned) -> None:
         (lambda d: b"", "too short"),
         (lambda d: d[:100], "too short"),
         (lambda d: b"PAR1" + d[4:], "this is no snapshot"),
-        (lambda d: d[:8] + struct.pack("<I", 2) + d[12:], "version 2, this program reads 1"),
+        (lambda d: d[:8] + struct.pack("<I", 3) + d[12:], "version 3, this program reads 2"),
         (lambda d: d[:-1], "truncated"),
         (lambda d: d[: len(d) // 2], "truncated"),
         (lambda d: d + b"\0", "has grown"),

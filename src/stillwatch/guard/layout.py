@@ -22,7 +22,7 @@ from stillwatch.schema.errors import SnapshotError, Where
 from stillwatch.store.files import write_whole
 
 MAGIC = b"STLWGRD\x00"
-VERSION = 1
+VERSION = 2
 HEAD = 128
 _FIXED = struct.Struct("<8sIIQQ8s")
 _SEAL = slice(_FIXED.size, _FIXED.size + 32)

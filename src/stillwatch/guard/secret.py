@@ -1,12 +1,14 @@
 """The operator's secret, and the keyed hashes that stand for accounts, API keys and appeals.
 
 BLAKE2b with a key and a personalisation per purpose (RFC 7693): equal inputs of different purposes never meet, and
-without the secret nobody can tell whether an account that they know is in a snapshot.
+without the secret nobody can tell whether an account that they know is in a snapshot. A whole snapshot is sealed by
+HMAC-SHA-256 (RFC 2104), which processors have instructions for: BLAKE2b takes three times as long, half of a swap.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from stillwatch.schema.errors import InputError, UsageError, Where
 
 VARIABLE, FILE_VARIABLE = "STILLWATCH_GUARD_SECRET", "STILLWATCH_GUARD_SECRET_FILE"
 LEAST_BYTES, MOST_BYTES = 16, 4096
-_PURPOSES = ("account", "api-key", "appeal", "check", "snapshot")
+_PURPOSES = ("account", "api-key", "appeal", "check")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,11 @@ class Secret:
                 hint="make one with: openssl rand -hex 32",
             )
         key = hashlib.blake2b(self.value).digest()
-        states = {
-            name: hashlib.blake2b(key=key, digest_size=32 if name == "snapshot" else 8, person=name.encode())
-            for name in _PURPOSES
+        states: dict[str, Any] = {
+            name: hashlib.blake2b(key=key, digest_size=8, person=name.encode()) for name in _PURPOSES
         }
+        sealing = hashlib.blake2b(key=key, digest_size=32, person=b"snapshot").digest()
+        states["snapshot"] = hmac.new(sealing, digestmod=hashlib.sha256)
         object.__setattr__(self, "_states", states)
 
     def account(self, account_id: str) -> int:
