@@ -98,6 +98,8 @@ def refused(folder: Path) -> list[dict[str, Any]]:
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consume_module, "COMMIT_S", 0.1)
     monkeypatch.setattr(kafka_module, "CHECK_S", 0.3)
+    monkeypatch.setattr(kafka_module, "ANSWER_S", 1.0)
+    monkeypatch.setattr(kafka_module, "AGAIN_S", 0.3)
 
 
 @pytest.fixture
@@ -404,10 +406,17 @@ def test_a_broker_that_goes_is_told_once_and_read_again(tmp_path: Path, wire: br
         brokers.make_topic(wire.port, "rows", 1)
         brokers.send_kafka(wire.port, "rows", [*rows("a", 7)])
         until(running, lambda: running.counters.events["edge", "kept"] == 7)
+        # It goes while it is read.
+        before = running.counters.events["edge", "away"]
+        wire.cut()
+        until(running, lambda: running.counters.events["edge", "away"] > before)
+        wire.mend()
+        brokers.send_kafka(wire.port, "rows", [*rows("b", 7)])
+        until(running, lambda: running.counters.events["edge", "kept"] == 14)
     finally:
         running.close()
-    assert sum("cannot be read" in line for line in said) == 1
-    assert sum("is read again" in line for line in said) == 1
+    assert sum("cannot be read" in line for line in said) == 2
+    assert sum("is read again" in line for line in said) == 2
     with pytest.raises(UsageError, match="from Kafka topic rows so far, not from Kafka topic other"):
         service(tmp_path, f"edge=kafka://127.0.0.1:{wire.port}/other")
     # Another address of the same topic goes on.

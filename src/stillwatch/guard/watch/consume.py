@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from stillwatch.guard.watch.intake import Taken
@@ -26,6 +26,8 @@ MOST_WAITING = 8 << 20
 COMMIT_S = 2.0
 """Messages wait so long for others, unless there are many."""
 COMMIT_BYTES = 4 << 20
+MOST_ALONE = 200
+"""Messages that are read by themselves, at a time: the service has other inputs too."""
 FIRST_WAIT_S, MOST_WAIT_S = 0.25, 10.0
 """Between two tries to reach a broker."""
 Keep = Callable[[str, Taken, object], None]
@@ -37,6 +39,20 @@ class Reader(Protocol):
     async def read(self, hand: Handover) -> None:
         """Hand messages over from `hand.at` on, until it is cancelled. Raises whatever goes wrong."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """What was handed over at once."""
+
+    messages: tuple[Message, ...]
+    at: dict[str, Any]
+    """Place after them."""
+    lost: int
+
+    @property
+    def size(self) -> int:
+        return sum(len(message.data) for message in self.messages)
 
 
 class Handover:
@@ -53,8 +69,8 @@ class Handover:
         self.away = 0
         """Tries that failed."""
         self._lines: deque[str] = deque(maxlen=1000)
-        self._messages: list[Message] = []
-        self._bytes = self._lost = 0
+        self._waiting: deque[_Put] = deque()
+        self._bytes = 0
         self._since = 0.0
         self._lock = threading.Lock()
 
@@ -64,13 +80,15 @@ class Handover:
         """Hand over, once there is room. `lost`: messages before these that the broker had no more."""
         while self._bytes >= MOST_WAITING:
             await asyncio.sleep(0.01)
+        self.at = dict(at)
+        if not messages and not lost:
+            return
+        one = _Put(tuple(messages), self.at, lost)
         with self._lock:
-            if not self._messages:
+            if not self._waiting:
                 self._since = time.monotonic()
-            self._messages += messages
-            self._bytes += sum(len(message.data) for message in messages)
-            self._lost += lost
-            self.at = dict(at)
+            self._waiting.append(one)
+            self._bytes += one.size
 
     def connected(self) -> None:
         """The broker answers."""
@@ -90,23 +108,27 @@ class Handover:
 
     # For the service
 
-    def waiting(self, at_once: bool) -> tuple[list[Message], dict[str, Any], int] | None:
-        """Messages that are to be kept now, the place after them, and how many were lost; None: not yet."""
+    def waiting(self, at_once: bool) -> list[_Put]:
+        """The oldest of what was handed over, where it is to be kept now."""
         with self._lock:
-            if not self._messages and not self._lost:
-                return None
             late = time.monotonic() - self._since >= COMMIT_S
-            if not (at_once or late or self._bytes >= COMMIT_BYTES or self._lost):
-                return None
-            return list(self._messages), dict(self.at), self._lost
+            if not (at_once or late or self._bytes >= COMMIT_BYTES):
+                return []
+            out: list[_Put] = []
+            size = alone = 0
+            for one in self._waiting:
+                if size >= COMMIT_BYTES or alone >= MOST_ALONE:
+                    break
+                out.append(one)
+                size += one.size
+                alone += sum(message.alone for message in one.messages)
+            return out
 
-    def kept(self, count: int, lost: int) -> None:
-        """The first `count` messages are kept."""
+    def kept(self, count: int) -> None:
+        """The oldest `count` of it are kept."""
         with self._lock:
-            self._bytes -= sum(len(message.data) for message in self._messages[:count])
-            del self._messages[:count]
-            self._lost -= lost
-            self._since = time.monotonic()
+            for _ in range(count):
+                self._bytes -= self._waiting.popleft().size
 
     def lines(self) -> list[str]:
         """What is to be told."""
@@ -154,25 +176,25 @@ class Feed:
         InputError where only what is there is to be read, and the broker does not answer.
         """
         found = self.hand.waiting(not self._live)
-        while found is None and not self._live:
+        while not found and not self._live:
             reached = self.hand.reached
             found = self.hand.waiting(True)
-            if found is not None or reached:
+            if found or reached:
                 break
             if self.hand.trouble is not None:
                 raise InputError(
                     f"{self.hand.name} cannot be read ({self.hand.trouble})", hint="is the broker there?"
                 )
             time.sleep(0.01)
-        if found is None:
+        if not found:
             return False
-        messages, at, lost = found
+        messages = [message for one in found for message in one.messages]
         taken = read_messages(self._intake, messages, now_us)
         if self._intake.format is None and taken.rows:
             self._intake = replace(self._intake, format=taken.format)
-        keep(self.hand.name, taken, {"of": self._queue.of, "at": at, "format": self._intake.format})
-        self.hand.kept(len(messages), lost)
-        self._lost += lost
+        keep(self.hand.name, taken, {"of": self._queue.of, "at": found[-1].at, "format": self._intake.format})
+        self.hand.kept(len(found))
+        self._lost += sum(one.lost for one in found)
         return True
 
     def tell(self, say: Callable[[str], None], events: Counter[tuple[str, str]]) -> None:

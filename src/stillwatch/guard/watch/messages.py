@@ -23,6 +23,11 @@ class Message:
     """Where it is in its queue; what refusals call it."""
     data: bytes
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is read by itself: an array, a table, something packed. It costs milliseconds."""
+        return self.data[:1] != b"{" and not self.data.lstrip().startswith(b"{")
+
 
 def read_messages(intake: Intake, messages: Sequence[Message], now_us: int | None = None) -> Taken:
     """Rows of all messages, without text; refusals name the message, and the line and byte in it.
@@ -35,20 +40,14 @@ def read_messages(intake: Intake, messages: Sequence[Message], now_us: int | Non
         if len(message.data) > MOST_MESSAGE:
             reason = f"a message of more than {MOST_MESSAGE >> 20} MiB"
             whole.refusals.append(Refusal(message.place, 1, None, None, reason))
-        elif _is_text(message.data):
+        elif not message.alone:
             run.append(message)
-        elif message.data:
-            # Packed, or a table: a file of its own.
+        elif message.data.strip():
             whole.add(_joined(intake, run, now_us))
             run = []
             whole.add(_joined(intake, [message], now_us))
     whole.add(_joined(intake, run, now_us))
     return whole
-
-
-def _is_text(data: bytes) -> bool:
-    first = data[:4]
-    return bool(first) and first != b"PAR1" and (0x20 <= first[0] < 0x7F or first[0] in b"\t\r\n")
 
 
 def _joined(intake: Intake, messages: Sequence[Message], now_us: int | None) -> Taken:

@@ -22,10 +22,10 @@ from stillwatch.guard.watch.messages import Message
 from stillwatch.guard.watch.queue import LOOPBACK, Queue
 from stillwatch.schema.errors import MissingExtraError, UsageError
 
-PULL_BYTES = 4 << 20
-PULL_MESSAGES = 2000
 PULL_S = 2.0
-"""A pull without messages ends after so long."""
+"""Waiting for a message ends after so long, and begins again."""
+_MANY: dict[str, Any] = {"batch": 500, "max_bytes": 4 << 20, "no_wait": True}
+_ONE: dict[str, Any] = {"batch": 1, "expires": int(PULL_S * 1e9)}
 SILENCE_S = 5.0
 """Beyond that; then the broker is taken to be away."""
 INACTIVE_S = 60.0
@@ -63,7 +63,7 @@ class NatsReader:
         at, lost = _start(hand, info)
         if lost or at != hand.at:
             await hand.put([], at, lost)
-        goal = info.state.last_seq
+        goal: int = info.state.last_seq
         consumer = await js.add_consumer(
             self._stream,
             api.ConsumerConfig(
@@ -79,17 +79,17 @@ class NatsReader:
         waiting = await client.subscribe(inbox)
         asked = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}"
         hand.connected()
+        hand.reached |= at["next"] > goal
         count = 0
-        whole = False
+        one = False
         while True:
-            hand.reached |= at["next"] > goal
-            pull: dict[str, Any] = {"batch": PULL_MESSAGES, "max_bytes": PULL_BYTES}
-            if whole:
-                pull = {"batch": 1}
-            await client.publish(asked, msgspec.json.encode({**pull, "expires": int(PULL_S * 1e9)}), inbox)
-            messages, whole = await _answer(waiting, 1 if whole else PULL_MESSAGES)
-            if not messages:
-                continue
+            # Whatever is there, by bytes; where there is nothing, or one too large for that, the next one.
+            pull = _ONE if one else _MANY
+            await client.publish(asked, msgspec.json.encode(pull), inbox)
+            messages = await _answer(waiting, pull["batch"])
+            # The last ones before the goal may have been deleted one by one.
+            done = (one and not messages) or any(m.metadata.num_pending == 0 for m in messages[-1:])
+            one = not messages
             lost = 0
             handed: list[Message] = []
             for message in messages:
@@ -107,26 +107,24 @@ class NatsReader:
                 at["next"] = seen.stream + 1
                 handed.append(Message(f"{self._stream}@{seen.stream}", message.data))
             await hand.put(handed, at, lost)
+            hand.reached |= done or at["next"] > goal
 
 
-async def _answer(waiting: Any, most: int) -> tuple[list[Any], bool]:
-    """Messages that came for one pull, and whether the next one is too large to be asked for by bytes.
-
-    Raises whatever says that the consumer or the broker is gone.
-    """
+async def _answer(waiting: Any, most: int) -> list[Any]:
+    """Messages that came for one pull. Raises whatever says that the consumer or the broker is gone."""
     out: list[Any] = []
     while len(out) < most:
         message = await waiting.next_msg(timeout=PULL_S + SILENCE_S)
         status = (message.headers or {}).get("Status") if not message.data else None
         if status is None or message.reply:
             out.append(message)
-        elif status in ("404", "408"):
-            return out, False
-        elif status == "409" and "MaxBytes" in message.headers.get("Description", ""):
-            return out, not out
+        elif status in ("404", "408") or (
+            status == "409" and "MaxBytes" in message.headers.get("Description", "")
+        ):
+            break
         elif status != "100":
             raise ConnectionError(f"the consumer is gone ({status})")
-    return out, False
+    return out
 
 
 def _start(hand: Handover, info: Any) -> tuple[dict[str, Any], int]:
