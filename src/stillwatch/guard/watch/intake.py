@@ -44,10 +44,22 @@ class Taken:
     newest_us: int = 0
     format: str | None = None
     """The importer that read the last piece."""
+    broken: int = 0
+    """Pieces that were not read to their end."""
 
     @property
     def rows(self) -> int:
         return sum(batch.num_rows for batch in self.batches)
+
+    def add(self, other: Taken) -> None:
+        """Take what became of other pieces in, too."""
+        self.batches += other.batches
+        self.refusals += other.refusals
+        self.owners.update(other.owners)
+        self.passed += other.passed
+        self.newest_us = max(self.newest_us, other.newest_us)
+        self.format = other.format or self.format
+        self.broken += other.broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,7 @@ class Intake:
             for refusal in refused
         ]
         if broken is not None:
+            taken.broken += 1
             lines = piece.data.count(b"\n") + (not piece.data.endswith(b"\n"))
             reason = f"{lines:,} lines from here on, as far as they were not read: {broken}"
             taken.refusals.append(Refusal(piece.name, 1, piece.offset, None, reason))

@@ -21,7 +21,9 @@ from pathlib import Path
 import msgspec
 
 from stillwatch.guard.doors.fetch import publish
+from stillwatch.guard.watch.consume import Feed
 from stillwatch.guard.watch.intake import Intake, Piece, Taken
+from stillwatch.guard.watch.queue import Queue
 from stillwatch.guard.watch.receive import Inbox, Parcel, busy, kept, no_log
 from stillwatch.guard.watch.rescan import Files, Job, Outcome, write_accounts
 from stillwatch.guard.watch.tail import Tail
@@ -66,6 +68,7 @@ class Settings:
     sources: tuple[Source, ...] = ()
     received: Intake = field(default_factory=Intake)
     """How bodies are read; their format is the path's."""
+    queues: tuple[Queue, ...] = ()
     publish: str | None = None
     """`valkey://` address that each new snapshot is put to, besides the file."""
     live: bool = True
@@ -77,7 +80,8 @@ class Counters:
     """What happened since the start. Numbers only grow, but those that say how things are now."""
 
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(input, `kept` | `refused` | `passed` | `truncated`) -> rows; files for `truncated`."""
+    """(input, `kept` | `refused` | `passed` | `truncated` | `lost` | `away`) -> rows; files for `truncated`, messages
+    that a queue had no more for `lost`, tries that did not reach its broker for `away`."""
     newest_us: dict[str, int] = field(default_factory=dict)
     """Event time of the newest row of each input."""
     behind: dict[str, int] = field(default_factory=dict)
@@ -122,7 +126,7 @@ class Service:
         journal: Journal | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Opens the partitions. Raises what `Partitions` raises."""
+        """Opens the partitions. Raises what `Partitions` and `Feed` raise."""
         self.settings, self._say, self._clock = settings, say, clock
         self.inbox = Inbox()
         self.counters = Counters(clock=clock)
@@ -148,6 +152,13 @@ class Service:
         self._marks = self._file_marks()
         self._unpublished: float | None = None
         """When the snapshot is to be published, by `time.monotonic`; None where it is."""
+        self._feeds: list[Feed] = []
+        try:
+            for queue in settings.queues:
+                self._feeds.append(Feed(queue, self.partitions.position(queue.name), live=settings.live))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Stop a scan that is under way, and let go of the folder. Bodies that wait are turned away."""
@@ -157,6 +168,8 @@ class Service:
             self._join(self._child)
         for parcel in self.inbox.take(1 << 62):
             parcel.answer(busy())
+        for feed in self._feeds:
+            feed.close()
         self.partitions.close()
 
     # Taking in
@@ -166,6 +179,8 @@ class Service:
         busy_ = self._take_parcels()
         for source in self.settings.sources:
             busy_ |= self._follow(source)
+        for feed in self._feeds:
+            busy_ |= self._consume(feed)
         if self.partitions.waiting >= COMPACT_SEGMENTS and self._child is None:
             self._compact()
         return busy_
@@ -225,6 +240,16 @@ class Service:
         tail.advance(polled.state)
         del self._since[source.name]
         return True
+
+    def _consume(self, feed: Feed) -> bool:
+        try:
+            return feed.step(self._now_us(), self._keep)
+        except OutputError as error:
+            # Not kept, so it stays handed over, and is tried again.
+            self._trouble(str(error))
+            return False
+        finally:
+            feed.tell(self._say, self.counters.events)
 
     def _keep(self, name: str, taken: Taken, position: object) -> None:
         self.partitions.commit(name, taken.batches, position, refusals=taken.refusals, owners=taken.owners)
@@ -419,11 +444,7 @@ class Service:
 def _together(each: list[Taken]) -> Taken:
     whole = Taken()
     for taken in each:
-        whole.batches += taken.batches
-        whole.refusals += taken.refusals
-        whole.owners.update(taken.owners)
-        whole.passed += taken.passed
-        whole.newest_us = max(whole.newest_us, taken.newest_us)
+        whole.add(taken)
     return whole
 
 
