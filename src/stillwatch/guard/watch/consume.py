@@ -170,7 +170,7 @@ class Feed:
                 self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(10)
 
-    def step(self, now_us: int | None, keep: Keep) -> bool:
+    def step(self, keep: Keep) -> bool:
         """Keep what was handed over; whether there was anything. Raises what `keep` raises: then it is tried again.
 
         InputError where only what is there is to be read, and the broker does not answer.
@@ -189,7 +189,7 @@ class Feed:
         if not found:
             return False
         messages = [message for one in found for message in one.messages]
-        taken = read_messages(self._intake, messages, now_us)
+        taken = read_messages(self._intake, messages)
         if self._intake.format is None and taken.rows:
             self._intake = replace(self._intake, format=taken.format)
         keep(self.hand.name, taken, {"of": self._queue.of, "at": found[-1].at, "format": self._intake.format})

@@ -29,7 +29,7 @@ class Message:
         return self.data[:1] != b"{" and not self.data.lstrip().startswith(b"{")
 
 
-def read_messages(intake: Intake, messages: Sequence[Message], now_us: int | None = None) -> Taken:
+def read_messages(intake: Intake, messages: Sequence[Message]) -> Taken:
     """Rows of all messages, without text; refusals name the message, and the line and byte in it.
 
     Never raises for what a message holds. UsageError where the intake's format, mapping or overrides are wrong.
@@ -43,14 +43,14 @@ def read_messages(intake: Intake, messages: Sequence[Message], now_us: int | Non
         elif not message.alone:
             run.append(message)
         elif message.data.strip():
-            whole.add(_joined(intake, run, now_us))
+            whole.add(_joined(intake, run))
             run = []
-            whole.add(_joined(intake, [message], now_us))
-    whole.add(_joined(intake, run, now_us))
+            whole.add(_joined(intake, [message]))
+    whole.add(_joined(intake, run))
     return whole
 
 
-def _joined(intake: Intake, messages: Sequence[Message], now_us: int | None) -> Taken:
+def _joined(intake: Intake, messages: Sequence[Message]) -> Taken:
     """All in one piece. Where that cannot be read to its end, each half by itself, down to the message at fault."""
     if not messages:
         return Taken()
@@ -66,11 +66,11 @@ def _joined(intake: Intake, messages: Sequence[Message], now_us: int | None) -> 
         parts.append(data)
         size += len(data)
         lines += data.count(b"\n")
-    taken = intake.read([Piece("", b"".join(parts))], now_us)
+    taken = intake.read([Piece("", b"".join(parts))])
     if taken.broken and len(messages) > 1:
         half = len(messages) // 2
-        taken = _joined(intake, messages[:half], now_us)
-        taken.add(_joined(intake, messages[half:], now_us))
+        taken = _joined(intake, messages[:half])
+        taken.add(_joined(intake, messages[half:]))
         return taken
     taken.refusals = [_placed(refusal, messages, bytes_at, lines_at) for refusal in taken.refusals]
     return taken

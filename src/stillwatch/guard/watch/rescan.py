@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -208,8 +209,10 @@ def main() -> None:
         outcome = run(job)
     except StillwatchError as error:
         outcome = Outcome(error=str(error))
-    sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
-    sys.stdout.buffer.flush()
+    # Nobody is left to be told where the service was killed meanwhile.
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

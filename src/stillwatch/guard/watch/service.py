@@ -243,7 +243,7 @@ class Service:
 
     def _consume(self, feed: Feed) -> bool:
         try:
-            return feed.step(self._now_us(), self._keep)
+            return feed.step(self._keep)
         except OutputError as error:
             # Not kept, so it stays handed over, and is tried again.
             self._trouble(str(error))
