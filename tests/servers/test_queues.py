@@ -320,12 +320,12 @@ def test_a_gap_of_retention_in_nats_is_counted(tmp_path: Path) -> None:
         # Made anew under the same name: another stream, read from its beginning.
         brokers.nats_do(port, lambda js: js.delete_stream("ROWS"))
         brokers.make_stream(port, "ROWS")
-        brokers.send_nats(port, "ROWS", rows("e", 50))
+        brokers.send_nats(port, "ROWS", rows("e", 1200))
         events = drain(service(tmp_path, url, said=said))
-        assert (events["edge", "kept"], events["edge", "lost"]) == (50, 0)
+        assert (events["edge", "kept"], events["edge", "lost"]) == (1200, 0)
         assert any("made anew" in line for line in said)
     ids, _ = kept(tmp_path)
-    assert len(ids) == 5 + 10 + 3 + 50
+    assert len(ids) == 5 + 10 + 3 + 1200
 
 
 def test_a_gap_of_retention_in_kafka_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,13 +53,18 @@ class NatsReader:
         """See `consume.Reader`."""
         client = self._library.aio.client.Client()
         try:
-            await client.connect(**self._options)
-            await self._read(client, hand)
+            arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+            async def closed() -> None:
+                arrived.put_nowait(None)
+
+            await client.connect(**self._options, closed_cb=closed)
+            await self._read(client, arrived, hand)
         finally:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), SILENCE_S)
 
-    async def _read(self, client: Any, hand: Handover) -> None:
+    async def _read(self, client: Any, arrived: asyncio.Queue[Any], hand: Handover) -> None:
         js, api = client.jetstream(), self._library.js.api
         info = await js.stream_info(self._stream)
         at, lost = _start(hand, info)
@@ -78,7 +83,11 @@ class NatsReader:
             ),
         )
         inbox = client.new_inbox()
-        waiting = await client.subscribe(f"{inbox}.*")
+
+        async def arrive(message: Any) -> None:
+            arrived.put_nowait(message)
+
+        await client.subscribe(f"{inbox}.*", cb=arrive)
         asked = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}"
         hand.connected()
         hand.reached |= at["next"] > goal
@@ -90,7 +99,7 @@ class NatsReader:
             pulls += 1
             mine = f"{inbox}.{pulls}"
             await client.publish(asked, msgspec.json.encode(pull), mine)
-            messages = await _answer(waiting, pull["batch"], mine)
+            messages = await _answer(arrived, pull["batch"], mine)
             # The last ones before the goal may have been deleted one by one.
             done = (one and not messages) or any(m.metadata.num_pending == 0 for m in messages[-1:])
             one = not messages
@@ -114,11 +123,16 @@ class NatsReader:
             hand.reached |= done or at["next"] > goal
 
 
-async def _answer(waiting: Any, most: int, mine: str) -> list[Any]:
+async def _answer(arrived: asyncio.Queue[Any], most: int, mine: str) -> list[Any]:
     """Messages that came for the pull `mine`. Raises whatever says that the consumer or the broker is gone."""
     out: list[Any] = []
     while len(out) < most:
-        message = await waiting.next_msg(timeout=PULL_S + SILENCE_S)
+        if arrived.empty():
+            message = await asyncio.wait_for(arrived.get(), PULL_S + SILENCE_S)
+        else:
+            message = arrived.get_nowait()
+        if message is None:
+            raise ConnectionError("the connection is closed")
         if message.reply:
             out.append(message)
             continue
