@@ -21,16 +21,14 @@ from stillwatch.schema.errors import MissingExtraError, UsageError
 
 FETCH_BYTES = 8 << 20
 """Of one answer of a broker, packed; a single larger batch comes whole."""
-MOST_MESSAGES = 200
-"""That are unpacked at a time."""
-CHECK_S = 5.0
-ANSWER_S = 10.0
-AGAIN_S = 1.0
+MOST_MESSAGES = 200  # that are unpacked at a time
+CHECK_S, ANSWER_S, AGAIN_S = 5.0, 10.0, 1.0
+"""Between two looks at what the broker has; for one of them; after a place that is out of range."""
 METADATA_S = 15
 """New partitions are known after so long."""
 TIMEOUT_S = 20
-CORRUPT = 3
-"""Times that a batch is fetched before its first message is given up."""
+"""For one answer of a broker."""
+CORRUPT = 3  # times that a batch is fetched before its first message is given up
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -120,8 +118,7 @@ class _Reading:
         async with asyncio.timeout(ANSWER_S):
             first = await self._consumer.beginning_offsets(known)
             end = await self._consumer.end_offsets(known)
-        lost = 0
-        moved = known != self._assigned
+        lost, moved = 0, known != self._assigned
         beyond: dict[str, int] = {}
         for one in known:
             key = str(one.partition)
@@ -131,9 +128,8 @@ class _Reading:
             elif at < first[one]:
                 lost += first[one] - at
                 self._at[key] = first[one]
-                self._hand.say(
-                    f"{first[one] - at:,} messages of partition {key} were deleted before they were read"
-                )
+                words = f"messages of partition {key} were deleted before they were read"
+                self._hand.say(f"{first[one] - at:,} {words}")
             elif at > self._end(one, end[one]):
                 # A replica that just took over may seem to end too early: only the second time is believed.
                 if self._beyond.get(key) == at:
@@ -197,7 +193,10 @@ class _Reading:
         for one in self._assigned:
             key = str(one.partition)
             try:
-                while found := await self._consumer.getmany(one, timeout_ms=500, max_records=1):
+                for _ in range(MOST_MESSAGES):
+                    found = await self._consumer.getmany(one, timeout_ms=500, max_records=1)
+                    if not found:
+                        break
                     await self._take(found)
             except self._errors.CorruptRecordException:
                 at = self._at[key]
@@ -207,7 +206,8 @@ class _Reading:
                     self._at[key] = at + 1
                     self._hand.say(f"a message of partition {key} is corrupt and passed over")
                     await self._hand.put([], self._at, 1)
-            self._seek()
+                break
+        self._seek()
 
 
 def _options(queue: Queue, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -244,7 +244,6 @@ def _options(queue: Queue, environment: Mapping[str, str]) -> dict[str, Any]:
                 hint="kafkas:// for TLS, or STILLWATCH_KAFKA_MECHANISM=SCRAM-SHA-512",
             )
         options |= {"sasl_mechanism": mechanism, "sasl_plain_username": user, "sasl_plain_password": word}
-    options["security_protocol"] = ("SASL_" if user is not None else "") + (
-        "SSL" if queue.secure else "PLAINTEXT"
-    )
+    kind = "SSL" if queue.secure else "PLAINTEXT"
+    options["security_protocol"] = kind if user is None else f"SASL_{kind}"
     return options

@@ -25,6 +25,8 @@ from stillwatch.schema.errors import MissingExtraError, UsageError
 PULL_S = 2.0
 """Waiting for a message ends after so long, and begins again."""
 _MANY: dict[str, Any] = {"batch": 500, "max_bytes": 4 << 20, "no_wait": True}
+_ENDED = ("MaxBytes", "Batch Completed")
+"""What the broker says at the end of a pull, among other things of the same number."""
 _ONE: dict[str, Any] = {"batch": 1, "expires": int(PULL_S * 1e9)}
 SILENCE_S = 5.0
 """Beyond that; then the broker is taken to be away."""
@@ -51,13 +53,18 @@ class NatsReader:
         """See `consume.Reader`."""
         client = self._library.aio.client.Client()
         try:
-            await client.connect(**self._options)
-            await self._read(client, hand)
+            arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+            async def closed() -> None:
+                arrived.put_nowait(None)
+
+            await client.connect(**self._options, closed_cb=closed)
+            await self._read(client, arrived, hand)
         finally:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), SILENCE_S)
 
-    async def _read(self, client: Any, hand: Handover) -> None:
+    async def _read(self, client: Any, arrived: asyncio.Queue[Any], hand: Handover) -> None:
         js, api = client.jetstream(), self._library.js.api
         info = await js.stream_info(self._stream)
         at, lost = _start(hand, info)
@@ -76,17 +83,23 @@ class NatsReader:
             ),
         )
         inbox = client.new_inbox()
-        waiting = await client.subscribe(inbox)
+
+        async def arrive(message: Any) -> None:
+            arrived.put_nowait(message)
+
+        await client.subscribe(f"{inbox}.*", cb=arrive)
         asked = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}"
         hand.connected()
         hand.reached |= at["next"] > goal
-        count = 0
+        pulls = count = 0
         one = False
         while True:
             # Whatever is there, by bytes; where there is nothing, or one too large for that, the next one.
             pull = _ONE if one else _MANY
-            await client.publish(asked, msgspec.json.encode(pull), inbox)
-            messages = await _answer(waiting, pull["batch"])
+            pulls += 1
+            mine = f"{inbox}.{pulls}"
+            await client.publish(asked, msgspec.json.encode(pull), mine)
+            messages = await _answer(arrived, pull["batch"], mine)
             # The last ones before the goal may have been deleted one by one.
             done = (one and not messages) or any(m.metadata.num_pending == 0 for m in messages[-1:])
             one = not messages
@@ -110,20 +123,28 @@ class NatsReader:
             hand.reached |= done or at["next"] > goal
 
 
-async def _answer(waiting: Any, most: int) -> list[Any]:
-    """Messages that came for one pull. Raises whatever says that the consumer or the broker is gone."""
+async def _answer(arrived: asyncio.Queue[Any], most: int, mine: str) -> list[Any]:
+    """Messages that came for the pull `mine`. Raises whatever says that the consumer or the broker is gone."""
     out: list[Any] = []
     while len(out) < most:
-        message = await waiting.next_msg(timeout=PULL_S + SILENCE_S)
-        status = (message.headers or {}).get("Status") if not message.data else None
-        if status is None or message.reply:
+        if arrived.empty():
+            message = await asyncio.wait_for(arrived.get(), PULL_S + SILENCE_S)
+        else:
+            message = arrived.get_nowait()
+        if message is None:
+            raise ConnectionError("the connection is closed")
+        if message.reply:
             out.append(message)
-        elif status in ("404", "408") or (
-            status == "409" and "MaxBytes" in message.headers.get("Description", "")
-        ):
-            break
-        elif status != "100":
+            continue
+        headers = message.headers or {}
+        status, words = headers.get("Status"), headers.get("Description", "")
+        if status == "409" and not any(ended in words for ended in _ENDED):
+            raise ConnectionError(f"the consumer is gone: {words}")
+        if status not in ("100", "404", "408", "409"):
             raise ConnectionError(f"the consumer is gone ({status})")
+        # The word that an earlier pull is over may come late.
+        if status != "100" and message.subject == mine:
+            break
     return out
 
 
