@@ -410,9 +410,12 @@ def test_a_topic_that_is_made_anew_and_one_that_grows(
                 until(running, lambda: running.counters.events["edge", "kept"] == 20)
                 hidden[0] = False
                 until(running, lambda: running.counters.events["edge", "kept"] == 40)
+                assert running.counters.events["edge", "lost"] == 0
             finally:
                 running.close()
-    assert not said
+    # On a busy machine this broker may take longer than is waited; nothing else is to be told.
+    assert not [line for line in said if "tried again" not in line and "is read again" not in line]
+    said.clear()
     with brokers.tansu(tmp_path, port):
         brokers.make_topic(port, "rows", 2)
         brokers.send_kafka(port, "rows", [*rows("b", 6)], 2)
