@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -58,10 +59,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The demo's log and the results of its scan."""
-    folder = tmp_path_factory.mktemp("demo")
-    arena.make("demo", folder / "log", seed=3)
-    write_results(folder / "results", results_of(scan([str(folder / "log")])))
+    """The demo's log and the results of its scan; made once for all processes of a run. Not to be written to."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "scanned"
+    with (folder.parent / "scanned.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            making = folder.with_name("scanned.making")
+            arena.make("demo", making / "log", seed=3)
+            write_results(making / "results", results_of(scan([str(making / "log")])))
+            making.rename(folder)
     return folder / "log", folder / "results"
 
 

@@ -62,7 +62,7 @@ BAD: dict[str, tuple[Callable[[bytes, Scanned, Path], bytes], str]] = {
     "garbage": (_garbage, "no snapshot"),
     "cut off": (lambda good, demo, path: good[: len(good) // 2], "truncated"),
     "one bit": (lambda good, demo, path: good[:-9] + bytes([good[-9] ^ 1]) + good[-8:], "seal"),
-    "another version": (_other_version, "version 2, this program reads 1"),
+    "another version": (_other_version, "version 3, this program reads 2"),
     "another secret": (_other_secret, "another secret"),
 }
 

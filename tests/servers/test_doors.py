@@ -160,7 +160,10 @@ def test_a_large_body_is_no_reason_to_refuse_and_hides_nobody(door: Front) -> No
     assert len(door.seen) == reached
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in ("nginx", "litellm") else pytest.mark.slow) for n in SERVICES],
+)
 def test_fail_closed_refuses_what_nobody_judged(name: str, live: Live, tmp_path: Path) -> None:
     with front(name, tmp_path, live.path, "--fail-closed", keys=live.accounts) as door:
         assert door.guard is not None

@@ -175,7 +175,9 @@ def test_a_guard_that_is_told_to_stop_answers_what_it_was_asked(live: Live, tmp_
         assert door.log.read_text().count("/v1/chat/completions") == 160
 
 
-@pytest.mark.parametrize("name", ["nginx", "caddy", "envoy"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("nginx", "caddy")), "envoy"]
+)
 def test_over_http_2_it_is_the_same(name: str, live: Live, tmp_path: Path) -> None:
     for needed in ("openssl", "curl"):
         if shutil.which(needed) is None:

@@ -59,7 +59,7 @@ async def _several(door: Front) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["caddy", "ext_proc", *(pytest.param(n, marks=pytest.mark.slow) for n in ("nginx", "envoy"))]
+    "name", ["ext_proc", *(pytest.param(n, marks=pytest.mark.slow) for n in ("nginx", "envoy", "caddy"))]
 )
 def test_nobody_waits_for_the_slow_ones(name: str, live: Live, tmp_path: Path) -> None:
     with front(name, tmp_path, live.path) as door:
