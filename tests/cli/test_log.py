@@ -72,7 +72,7 @@ def test_a_log_is_made_with_its_key_and_nothing_is_replaced(run: Run, log: Path)
 def test_a_scan_is_committed_with_each_of_its_groups(
     run: Run, log: Path, scanned: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    source, _ = scanned
+    source, plain = scanned
     out = tmp_path / "results"
     assert run("scan", source, "--out", out, *with_log(log))[0] == 0
     found = list(entries(log))[1:]
@@ -84,18 +84,16 @@ def test_a_scan_is_committed_with_each_of_its_groups(
     assert [(t["group"], t["verdict"], t["accounts"]) for t in told[1:]] == [
         (g["id"], g["verdict"], g["accounts"]) for g in groups
     ]
-    # Taken over from the folder it is the same; so is the same scan again.
+    # Taken over from the folder it is the same.
     key = log.with_name("log.pem")
     assert run("log", "take", log, out, "--key", key)[1] == f"0 events added, {len(found)} were there\n"
-    assert run("scan", source, "--out", tmp_path / "again", *with_log(log))[0] == 0
     assert kinds(log) == ["log", "scan", *["finding"] * len(groups)]
     # No text and no account is in it.
     data = log.read_bytes()
     for line in (out / "findings.json").read_text().split('"'):
         assert len(line) < 60 or line.encode() not in data or len(line) == 64
-    # Without a log nothing of it happens, and the results are the same.
-    assert run("scan", source, "--out", tmp_path / "plain")[0] == 0
-    assert results_digest(tmp_path / "plain") == results_digest(out)
+    # The results are those of a scan without a log.
+    assert results_digest(plain) == results_digest(out)
 
 
 def test_decisions_are_committed_as_they_are_taken_or_taken_over(run: Run, log: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def ticking() -> Callable[[], datetime]:
 def filled(path: Path, count: int = 12, key: Key = KEY) -> Path:
     """A closed log of `count` events after its first entry."""
     with TransparencyLog.create(path, key, ORIGIN, ticking()) as log:
-        log.append_all(("finding", {"group": f"g-{n}", "accounts": n}) for n in range(count))
+        log.append_all([("finding", {"group": f"g-{n}", "accounts": n}) for n in range(count)])
     return path
 
 

@@ -31,7 +31,7 @@ from stillwatch.evidence.log import TransparencyLog
 
 with TransparencyLog(Path(sys.argv[1]), KEY) as log:
     for n in range(int(sys.argv[2]), 10**9, 3):
-        log.append_all(("scan", {"n": k}) for k in range(n, n + 3))
+        log.append_all([("scan", {"n": k}) for k in range(n, n + 3)])
         print(n + 3, flush=True)
 """
 ROOT = Path(__file__).parents[2]

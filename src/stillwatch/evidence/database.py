@@ -133,6 +133,11 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _explained(error, Where(str(path))) from error
+    except UnicodeDecodeError as error:
+        # Even SQLite's own message quotes what is in a damaged file.
+        raise JournalError(
+            "the transparency log is damaged: it has no text where text must be", where=Where(str(path))
+        ) from error
 
 
 def _explained(error: sqlite3.Error, where: Where) -> StillwatchError:

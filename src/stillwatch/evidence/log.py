@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +47,10 @@ def _now() -> datetime:
 
 
 class TransparencyLog:
-    """The log, open for writing; implements `schema.Journal`. Several processes may have it open. One thread each."""
+    """The log, open for writing; implements `schema.Journal` and `BatchJournal`.
+
+    Several processes may have it open. One thread each.
+    """
 
     def __init__(self, path: Path, key: Key, clock: Clock = _now) -> None:
         """Open the log that is there.
@@ -128,7 +131,7 @@ class TransparencyLog:
         """Commit one event; `append_all` says how."""
         self.append_all([(kind, payload)])
 
-    def append_all(self, events: Iterable[Event]) -> int:
+    def append_all(self, events: Sequence[Event]) -> int:
         """Commit events in their order, all or none; how many were new. Durable on return.
 
         An event that is there already, with the same kind and payload, keeps its place and time. UsageError for what

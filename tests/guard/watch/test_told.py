@@ -60,7 +60,7 @@ def test_results_and_decisions_are_told_wherever_it_broke_off(demo: Scanned, tmp
     Telling(whole, results, str(decisions)).tell()
     groups = len(json.loads((demo.results / "findings.json").read_text())["groups"])
     assert whole.kinds() == {"decision": 1, "scan": 2, "finding": 2 * groups}
-    for fails in range(len(whole.events)):
+    for fails in [*range(4), *range(4, len(whole.events), 29), len(whole.events) - 1]:
         journal = Journal(fails)
         first = Telling(journal, results, str(decisions))
         with pytest.raises(OutputError):

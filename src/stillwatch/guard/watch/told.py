@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stillwatch.schema.errors import StillwatchError
-from stillwatch.schema.journal import Journal
+from stillwatch.schema.journal import Journal, tell_all
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.events import of_decisions, of_results
 
@@ -37,8 +37,7 @@ class Telling:
             if folder.name in self._told:
                 continue
             try:
-                for kind, payload in of_results(folder, run=folder.name):
-                    self._journal.append(kind, payload)
+                tell_all(self._journal, of_results(folder, run=folder.name))
                 self._told.add(folder.name)
             except (StillwatchError, OSError) as error:
                 problem = problem or error
@@ -47,7 +46,7 @@ class Telling:
 
     def _tell_decisions(self, journal: Journal) -> None:
         rows = [] if self._decisions is None else read_decisions(Path(self._decisions))
-        for row, (kind, payload) in zip(rows, of_decisions(rows), strict=True):
-            if row.hash not in self._told:
-                journal.append(kind, payload)
-                self._told.add(row.hash)
+        new = [row for row in rows if row.hash not in self._told]
+        if new:
+            tell_all(journal, of_decisions(new))
+            self._told.update(row.hash for row in new)
