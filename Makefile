@@ -1,7 +1,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: nginx setup extras demo test test-slow soak bench bench-guard bench-doors bench-envoy bench-litellm fuzz lint wheel servers record
+.PHONY: nginx setup extras demo test test-slow soak bench bench-guard bench-doors bench-envoy bench-litellm bench-log fuzz lint wheel servers record
 
 setup: $(VENV)/.ready
 
@@ -90,6 +90,10 @@ bench-guard: setup
 # What the guard adds to a real LiteLLM, in its process and over HTTP.
 bench-litellm: setup servers
 	$(PY) -m scripts.bench_litellm
+
+# What the transparency log costs a scan, beside the goal.
+bench-log: setup
+	$(PY) scripts/bench_log.py
 
 # What asking the guard adds through the real Envoy: ext_authz, ext_proc, and a filter that does nothing.
 bench-envoy: setup .venv-envoy/.ready

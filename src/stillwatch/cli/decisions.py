@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from stillwatch.cli.log import LogFile, LogKey, commit, ready
 from stillwatch.guard.policy import ACTIONS, read_policy
 from stillwatch.schema.errors import UsageError
 from stillwatch.store.decisions import (
@@ -21,6 +22,7 @@ from stillwatch.store.decisions import (
     revoke,
     standing,
 )
+from stillwatch.store.events import of_decisions
 
 Decisions = Annotated[Path, typer.Option("--decisions", help="File of decisions (JSON lines).")]
 Key = Annotated[Path, typer.Option("--key", help="Your private ed25519 key (PEM).")]
@@ -36,6 +38,8 @@ def propose_command(
     days: Annotated[float, typer.Option(help="When it ends, in days from now.")] = 7.0,
     mapped: Annotated[bool, typer.Option("--mapped", help="The pool is known: act on all of it.")] = False,
     reason: Annotated[str, typer.Option(help="Why, in words, without names.")] = "",
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Propose to act on a campaign; prints the digest that somebody else approves."""
     if action not in ACTIONS[2:]:
@@ -52,19 +56,36 @@ def propose_command(
         reason=reason,
         at=now,
     )
+    ready(log, log_key)
     print(propose(decisions, order, read_signer(key)).digest)
+    _commit(log, log_key, decisions)
 
 
-def approve_command(digest: Digest, decisions: Decisions, key: Key) -> None:
+def approve_command(
+    digest: Digest, decisions: Decisions, key: Key, log: LogFile = None, log_key: LogKey = None
+) -> None:
     """Approve a decision that somebody else proposed."""
+    ready(log, log_key)
     approve(decisions, _whole(decisions, digest), read_signer(key), datetime.now(UTC))
     print("approved; it counts from the next snapshot on")
+    _commit(log, log_key, decisions)
 
 
-def revoke_command(digest: Digest, decisions: Decisions, key: Key) -> None:
+def revoke_command(
+    digest: Digest, decisions: Decisions, key: Key, log: LogFile = None, log_key: LogKey = None
+) -> None:
     """Take a decision back."""
+    ready(log, log_key)
     revoke(decisions, _whole(decisions, digest), read_signer(key), datetime.now(UTC))
     print("revoked; it no longer counts from the next snapshot on")
+    _commit(log, log_key, decisions)
+
+
+def _commit(log: Path | None, log_key: Path | None, decisions: Path) -> None:
+    """All rows, not only the new one: whoever was interrupted before committed none."""
+    commit(
+        log, log_key, lambda: of_decisions(read_decisions(decisions)), f"what was decided is in {decisions}"
+    )
 
 
 def decisions_command(decisions: Decisions) -> None:

@@ -28,6 +28,7 @@ from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
 from stillwatch.cli.guard import guard_app
 from stillwatch.cli.interrupt import Interrupts
+from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.show import groups_table
 from stillwatch.cli.watch import watch
@@ -41,6 +42,7 @@ from stillwatch.scan.preview import preview
 from stillwatch.scan.run import version
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch import default_rules, load_rules
+from stillwatch.store.events import of_results
 from stillwatch.store.results import read_earlier, read_results, refuse_existing, results_of, write_results
 
 app = typer.Typer(
@@ -52,6 +54,7 @@ app = typer.Typer(
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
 app.add_typer(guard_app, name="guard")
+app.add_typer(log_app, name="log")
 app.command("watch")(watch)
 
 
@@ -194,10 +197,13 @@ def scan(
     strict: Strict = False,
     keep_refused: KeepRefused = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
+    log: LogFile = None,
+    log_key: LogKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Scan request logs for campaigns."""
     refuse_existing(out, force=force)
+    ready(log, log_key)
     pack = default_rules() if rules is None else load_rules(rules)
     earlier = None if previous is None else read_earlier(previous)
     scanned = _scan_with_progress(
@@ -215,6 +221,7 @@ def scan(
         keep_refused=keep_refused,
     )
     _write(scanned, out, force)
+    commit(log, log_key, lambda: of_results(out), f"the results are in {out}")
     if as_json:
         groups = [
             {"id": g.id, "verdict": g.verdict, "why": g.why, "accounts": g.accounts}

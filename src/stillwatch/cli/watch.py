@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from stillwatch.cli.listen import host_port, token_for
+from stillwatch.cli.log import LogFile, LogKey, open_journal
 from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.guard.doors.publish import PATH, SnapshotService
 from stillwatch.guard.secret import read_secret
@@ -84,6 +86,8 @@ def watch(
         Path | None,
         typer.Option("--secret-file", help="File with the secret; STILLWATCH_GUARD_SECRET otherwise."),
     ] = None,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Follow logs, scan them every few minutes, and keep the guard's snapshot up to date.
 
@@ -127,14 +131,16 @@ def watch(
         publish=publish,
         live=not once,
     )
-    service = Service(settings, _say)
-    try:
-        if once:
-            _once(service)
-        else:
-            _run(service, listen)
-    finally:
-        service.close()
+    journal = open_journal(log, log_key)
+    with contextlib.closing(journal) if journal is not None else contextlib.nullcontext():
+        service = Service(settings, _say, journal=journal)
+        try:
+            if once:
+                _once(service)
+            else:
+                _run(service, listen)
+        finally:
+            service.close()
 
 
 def _say(line: str) -> None:
@@ -174,7 +180,7 @@ def _once(service: Service) -> None:
             raise UsageError("no row could be used, or nothing is new since the last scan")
         raise typer.Exit(FAILED)
     outcome = service.finish(wait=True)
-    if outcome is None or outcome.error is not None:
+    if outcome is None or outcome.error is not None or service.counters.problem is not None:
         raise typer.Exit(FAILED)
 
 

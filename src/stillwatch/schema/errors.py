@@ -12,6 +12,7 @@
     +-- ResultError           exit 5   a results folder is missing, damaged or of another version
     |   +-- SnapshotError              a guard's snapshot is damaged, or of another version or secret
     |   +-- DecisionError              a file of decisions was altered, or a decision lacks what it needs
+    |   +-- JournalError               the transparency log was altered, is damaged, or is another one
     +-- MissingExtraError     exit 6   an optional dependency is not installed
 
 An error says what happened, where (file, row, column) and what to do. It never carries prompt text,
@@ -154,6 +155,10 @@ class SnapshotError(ResultError):
 
 class DecisionError(ResultError):
     """A file of decisions was altered, or a decision lacks a signature, an approver or time."""
+
+
+class JournalError(ResultError):
+    """The transparency log was altered, is damaged, of another version, or not the one that was noted."""
 
 
 class MissingExtraError(StillwatchError):

@@ -107,19 +107,22 @@ def _message(did: str, digest: str) -> bytes:
     return f"stillwatch decision 1\n{did}\n{digest}".encode()
 
 
-def _ed25519() -> Any:
+def ed25519_module(extra: str = "guard", needed_for: str = "signing and checking decisions") -> Any:
+    """The library's module for ed25519. MissingExtraError where it is not installed."""
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise MissingExtraError(
-            "cryptography", "guard", needed_for="signing and checking decisions"
-        ) from error
+        raise MissingExtraError("cryptography", extra, needed_for=needed_for) from error
     return ed25519
 
 
 def read_signer(path: Path) -> Signer:
     """A private key from a PEM file (PKCS #8, without a passphrase). InputError where it is none."""
-    ed25519 = _ed25519()
+    return Signer(read_private(path, ed25519_module()))
+
+
+def read_private(path: Path, ed25519: Any) -> Any:
+    """The private ed25519 key itself, for `ed25519_module`. InputError as `read_signer`."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
@@ -134,12 +137,12 @@ def read_signer(path: Path) -> Signer:
             where=Where(path.name),
             hint="openssl genpkey -algorithm ed25519 -out key.pem",
         )
-    return Signer(private)
+    return private
 
 
 def signed(did: Did, digest: str, key: str, signature: str) -> bool:
     """Whether `signature` is `key`'s over `did` and `digest`. MissingExtraError without the extra `guard`."""
-    ed25519 = _ed25519()
+    ed25519 = ed25519_module()
     from cryptography.exceptions import InvalidSignature
 
     kind, _, text = key.partition(":")

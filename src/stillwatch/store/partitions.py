@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillwatch.schema.errors import InputError, UsageError, Where, unwritable
-from stillwatch.schema.journal import Journal
+from stillwatch.schema.journal import Journal, tell_all
 from stillwatch.schema.refusals import Refusal
 from stillwatch.store.files import sync_folder, write_whole
 from stillwatch.store.manifest import Event, Manifest, Part, Through, read_manifest
@@ -301,8 +301,7 @@ class Partitions:
         waiting = self.manifest.unannounced or ()
         if self._journal is None or not waiting:
             return
-        for event in waiting:
-            self._journal.append(event.kind, event.payload)
+        tell_all(self._journal, [(event.kind, event.payload) for event in waiting])
         self._replace(msgspec.structs.replace(self.manifest, unannounced=msgspec.UNSET))
 
     def _clean(self) -> None:

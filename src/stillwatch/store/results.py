@@ -175,7 +175,7 @@ def _write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
 
 def read_results(folder: Path) -> Results:
     """Read a results folder. ResultError if it is missing, damaged, or of another schema version."""
-    findings = _read_findings(folder)
+    findings = read_findings(folder)
     tables = {}
     for name in TABLES:
         path = folder / f"{name}.parquet"
@@ -214,7 +214,8 @@ def read_scoring(folder: Path) -> dict[str, pa.Table]:
     return tables
 
 
-def _read_findings(folder: Path) -> Findings:
+def read_findings(folder: Path) -> Findings:
+    """`findings.json` of a results folder. Raises ResultError as `read_results`."""
     path = folder / "findings.json"
     if not folder.is_dir():
         raise ResultError(

@@ -27,6 +27,7 @@ from stillwatch.guard.watch.queue import Queue
 from stillwatch.guard.watch.receive import Inbox, Parcel, busy, kept, no_log
 from stillwatch.guard.watch.rescan import Files, Job, Outcome, write_accounts
 from stillwatch.guard.watch.tail import Tail
+from stillwatch.guard.watch.told import Telling
 from stillwatch.schema.errors import OutputError, StillwatchError
 from stillwatch.schema.journal import Journal
 from stillwatch.store.files import write_whole
@@ -131,6 +132,7 @@ class Service:
         self.inbox = Inbox()
         self.counters = Counters(clock=clock)
         self.partitions = Partitions(settings.folder / "partitions", journal)
+        self._telling = Telling(journal, settings.folder / "results", settings.files.decisions)
         for part in self.partitions.manifest.parts:
             newest = self.counters.newest_us
             newest[part.input] = max(part.last_us, newest.get(part.input, 0))
@@ -182,7 +184,11 @@ class Service:
         for feed in self._feeds:
             busy_ |= self._consume(feed)
         if self.partitions.waiting >= COMPACT_SEGMENTS and self._child is None:
-            self._compact()
+            try:
+                self._compact()
+            except StillwatchError as error:
+                # The rows are kept as they are.
+                self._trouble(str(error))
         return busy_
 
     def _take_parcels(self) -> bool:
@@ -281,6 +287,7 @@ class Service:
 
     def begin(self) -> bool:
         """Begin a scan of the window, or a new snapshot where only files changed; whether there was need."""
+        self._tell()
         try:
             self._compact()
             self._started = time.monotonic()
@@ -363,6 +370,7 @@ class Service:
         counters.problem, counters.last = None, outcome
         counters.scans += job.scan
         took = outcome.scan_s + outcome.build_s
+        self._tell()
         if job.scan:
             self._point_at(Path(job.results))
             counters.late += took > self.settings.every_s
@@ -401,6 +409,13 @@ class Service:
             self._say(problem)
         self.counters.problem = problem
 
+    def _tell(self) -> None:
+        """Commit to the transparency log what is new; what cannot be committed waits, and stops no scan."""
+        try:
+            self._telling.tell()
+        except (StillwatchError, OSError) as error:
+            self._trouble(f"not in the transparency log yet: {error}")
+
     def _current(self) -> Path | None:
         """Results of the last good scan."""
         try:
@@ -415,7 +430,7 @@ class Service:
         write_whole(folder / "current", [results.name.encode()], "the name of the results")
         kept = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         for old in kept[:-KEPT_RESULTS]:
-            if old != results:
+            if old != results and not self._telling.waits(old.name):
                 shutil.rmtree(old, ignore_errors=True)
 
     def _file_marks(self) -> dict[str, tuple[int, int, int] | None]:
