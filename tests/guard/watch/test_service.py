@@ -130,7 +130,7 @@ def test_scans_go_on_failures_keep_the_snapshot_and_files_are_read_anew(
             pass
         assert service.begin()
         assert service._child is not None
-        service._child.kill()
+        service._child._process.kill()
         killed = service.finish(wait=True)
         assert killed is not None
         assert "signal 9" in str(killed.error)

@@ -6,12 +6,8 @@ time decides what the window is; the clock only says when to scan.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from stillwatch.guard.doors.fetch import publish
+from stillwatch.guard.watch.child import Child
 from stillwatch.guard.watch.consume import Feed
 from stillwatch.guard.watch.intake import Intake, Piece, Taken
 from stillwatch.guard.watch.queue import Queue
@@ -33,8 +30,6 @@ from stillwatch.schema.journal import Journal
 from stillwatch.store.files import write_whole
 from stillwatch.store.partitions import Partitions
 
-NICE = 10
-"""Scans give way to whatever else the machine does."""
 COMMIT_S = 2.0
 """Rows of a file wait so long for others, unless there are many."""
 COMMIT_BYTES = 4 << 20
@@ -144,10 +139,7 @@ class Service:
             fixed = source.intake.format or state.get("format")
             self._intakes[source.name] = replace(source.intake, format=fixed)
         self._since: dict[str, float] = {}
-        self._child: subprocess.Popen[bytes] | None = None
-        self._job: Job | None = None
-        self._output: list[bytes] = []
-        self._reader: threading.Thread | None = None
+        self._child: Child | None = None
         self._started = 0.0
         self._scanned: int | None = None
         """Number of the manifest that the last scan saw."""
@@ -166,8 +158,6 @@ class Service:
         """Stop a scan that is under way, and let go of the folder. Bodies that wait are turned away."""
         if self._child is not None:
             self._child.kill()
-            self._child.wait()
-            self._join(self._child)
         for parcel in self.inbox.take(1 << 62):
             parcel.answer(busy())
         for feed in self._feeds:
@@ -321,45 +311,14 @@ class Service:
             self._fail(str(error))
             return False
         self._scanned = number
-        self._job = job
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "stillwatch.guard.watch.rescan"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            preexec_fn=lambda: os.nice(NICE) and None,
-        )
-        assert self._child.stdin is not None
-        self._output = []
-        with contextlib.suppress(BrokenPipeError):
-            self._child.stdin.write(msgspec.json.encode(job))
-            self._child.stdin.close()
-        self._reader = threading.Thread(target=self._drain, args=(self._child,), daemon=True)
-        self._reader.start()
+        self._child = Child(job)
         return True
-
-    def _drain(self, child: subprocess.Popen[bytes]) -> None:
-        assert child.stdout is not None
-        self._output.append(child.stdout.read())
-
-    def _join(self, child: subprocess.Popen[bytes]) -> None:
-        if self._reader is not None:
-            self._reader.join()
-        if child.stdout is not None:
-            child.stdout.close()
 
     def finish(self, wait: bool = False) -> Outcome | None:
         """How the scan went that is over; None while there is none."""
-        child, job = self._child, self._job
-        if child is None or job is None or (not wait and child.poll() is None):
+        if self._child is None or not (wait or self._child.over):
             return None
-        code = child.wait()
-        self._join(child)
-        self._child = None
-        try:
-            outcome = msgspec.json.decode(b"".join(self._output), type=Outcome)
-        except msgspec.DecodeError:
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            outcome = Outcome(error=f"the scan's process ended with {how}; is there enough memory?")
+        job, outcome, self._child = self._child.job, self._child.outcome(), None
         if outcome.error is not None:
             self._scanned = None
             if job.scan:
