@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ from typing import Any
 import pytest
 
 from stillwatch.evidence import log as log_module
+from stillwatch.evidence.database import connect
 from stillwatch.evidence.log import TransparencyLog
+from stillwatch.evidence.read import checkpoint, entries
 from stillwatch.evidence.verify import verify
 from stillwatch.schema import JournalError, OutputError, StillwatchError
 from tests.evidence.conftest import KEY, events_of, ticking
@@ -201,15 +204,34 @@ def test_one_that_holds_the_file_for_too_long_is_told_of(made: Path, monkeypatch
 
 
 def test_a_log_is_read_where_nothing_can_be_written(made: Path) -> None:
-    made.chmod(0o400)
-    made.parent.chmod(0o500)
-    try:
-        assert verify(made).entries == 13
-        if os.getuid():
-            with pytest.raises(OutputError):
-                TransparencyLog(made, KEY)
-    finally:
-        made.parent.chmod(0o700)
+    # Root may write everywhere: then somebody else reads.
+    reader = os.getuid() or 65534
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy = folder / "log"
+        copy.write_bytes(made.read_bytes())
+        copy.chmod(0o444)
+        folder.chmod(0o555)
+        try:
+            os.seteuid(reader)
+            assert verify(copy).entries == 13
+            with pytest.raises(OutputError, match="cannot be opened"):
+                TransparencyLog(copy, KEY)
+        finally:
+            os.seteuid(os.getuid())
+            folder.chmod(0o700)
+        assert [path.name for path in folder.iterdir()] == ["log"]
+
+
+def test_who_reads_changes_nothing_and_leaves_nothing(made: Path) -> None:
+    before = made.read_bytes()
+    verify(made)
+    checkpoint(made)
+    assert len(list(entries(made))) == 13
+    assert made.read_bytes() == before
+    assert [path.name for path in made.parent.iterdir()] == ["log"]
+    with contextlib.closing(connect(made, write=False)) as db, pytest.raises(sqlite3.OperationalError):
+        db.execute("DELETE FROM entries")
 
 
 @pytest.mark.parametrize(

@@ -60,20 +60,8 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
             where=Where(str(path)),
             hint="`stillwatch log init FILE --key KEY` makes one",
         )
-    uri = path.absolute().as_uri()
     with explained(path):
-        if write:
-            db = _connected(f"{uri}?mode=rw")
-        else:
-            db = _connected(f"{uri}?mode=ro")
-            try:
-                db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-            except sqlite3.OperationalError:
-                # In a folder that cannot be written SQLite reads such a file only if told that nobody changes it.
-                db.close()
-                if path.with_name(path.name + "-wal").exists():
-                    raise
-                db = _connected(f"{uri}?mode=ro&immutable=1")
+        db = _opened(path, write)
         try:
             if write:
                 db.execute("PRAGMA synchronous = FULL")
@@ -83,6 +71,29 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
             db.close()
             raise
     return db
+
+
+def _opened(path: Path, write: bool) -> sqlite3.Connection:
+    """Readers may not change the log, but tidy up after themselves what SQLite keeps beside it, where they can."""
+    uri = path.absolute().as_uri()
+    alone = not path.with_name(path.name + "-wal").exists()
+    ways = ["mode=rw"] if write else ["mode=rw", "mode=ro", *(["mode=ro&immutable=1"] if alone else [])]
+    for way in ways[:-1]:
+        try:
+            db = _connected(f"{uri}?{way}")
+        except sqlite3.OperationalError:
+            continue
+        try:
+            db.execute("PRAGMA query_only = ON")
+            db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        except BaseException as error:
+            db.close()
+            # In a folder that cannot be written SQLite reads such a file only if told that nobody changes it.
+            if isinstance(error, sqlite3.OperationalError):
+                continue
+            raise
+        return db
+    return _connected(f"{uri}?{ways[-1]}")
 
 
 def _connected(uri: str) -> sqlite3.Connection:
