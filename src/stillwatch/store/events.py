@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,12 +27,17 @@ MOST_INPUTS = 1000
 """Inputs that a scan's event names one by one; more are named by the digest of all."""
 
 
-def of_results(folder: Path, run: str | None = None) -> list[Event]:
+RUN = re.compile(r"\d{9}-\d+")
+"""How `watch` names the results folder of one of its scans."""
+
+
+def of_results(folder: Path) -> list[Event]:
     """A scan (`scan`: what was read, and how) and each of its groups (`finding`). ResultError if it cannot be read.
 
     `results` is `results_digest`; a group's `sha256` is that of its object in findings.json as canonical JSON (sorted
-    keys, no spaces, UTF-8). `run`: what tells the scan from another one with the same outcome.
+    keys, no spaces, UTF-8). A scan of `watch` is told from another one with the same outcome by its folder's name.
     """
+    run = folder.name if RUN.fullmatch(folder.name) else None
     scan, digest = read_findings(folder).run, results_digest(folder)
     inputs = sorted(entry.digest for entry in scan.inputs)
     told: dict[str, Json] = {

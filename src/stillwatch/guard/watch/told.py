@@ -37,7 +37,7 @@ class Telling:
             if folder.name in self._told:
                 continue
             try:
-                tell_all(self._journal, of_results(folder, run=folder.name))
+                tell_all(self._journal, of_results(folder))
                 self._told.add(folder.name)
             except (StillwatchError, OSError) as error:
                 problem = problem or error
