@@ -20,6 +20,7 @@ from stillwatch.guard.watch.service import Service, Settings, Source
 from stillwatch.guard.watch.told import Telling
 from stillwatch.schema import OutputError, ResultError
 from stillwatch.store.decisions import Order, Signer, propose
+from stillwatch.store.events import of_results
 from tests.guard.conftest import Scanned
 from tests.guard.watch.test_service import SECRET_TEXT, lines_of
 
@@ -60,6 +61,8 @@ def test_results_and_decisions_are_told_wherever_it_broke_off(demo: Scanned, tmp
     Telling(whole, results, str(decisions)).tell()
     groups = len(json.loads((demo.results / "findings.json").read_text())["groups"])
     assert whole.kinds() == {"decision": 1, "scan": 2, "finding": 2 * groups}
+    # So `log take` of such a folder adds nothing.
+    assert of_results(results / "000000001-5")[0][1]["run"] == "000000001-5"
     for fails in [*range(4), *range(4, len(whole.events), 29), len(whole.events) - 1]:
         journal = Journal(fails)
         first = Telling(journal, results, str(decisions))
