@@ -22,7 +22,7 @@ from stillwatch.guard.account import Account, Bits, Rows, view
 from stillwatch.guard.kernel import find, measure
 from stillwatch.guard.ladder import Fact, Ladder
 from stillwatch.guard.lean import load_numba
-from stillwatch.guard.recent import Recent, added_up, by_keys_of, owners_in
+from stillwatch.guard.recent import Recent, Sums, added_up, by_keys_of, owners_in, row_of
 from stillwatch.guard.sight import Sight
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Snapshot
 from stillwatch.guard.subject import ACCOUNT, HOURS, TIME, Decision, Subject
@@ -89,8 +89,9 @@ class Guard:
         self.lost = 0
         """Requests that a guard of a newer snapshot could not go on from, because too many came since its scan."""
         self._recent = Recent()
-        self._waiting: dict[int, list[tuple[int, list[int], list[int]]]] = {}
-        """What the guard before this one counted of accounts that have not come again: volume, places, uses."""
+        self._carried: list[Sums] = []
+        """What the guard before this one counted since this one's scan, for accounts that come again. As arrays: most
+        never do, and made-up keys may be many."""
 
     def warm(self) -> None:
         """Compile everything that a request may need. Call it before the first request."""
@@ -165,7 +166,7 @@ class Guard:
 
     def _seen(self, number: int) -> Account | None:
         account = self._accounts.get(number) or self._strangers.get(number)
-        if account is None and number in self._waiting:
+        if account is None and any(row_of(sums, number) >= 0 for sums in self._carried):
             account = self._arrived(number)
             (self._accounts if account.row >= 0 else self._strangers)[number] = account
         return account
@@ -235,18 +236,11 @@ class Guard:
         self.lost += since.lost
         since = by_keys_of(since, old.snapshot, self.snapshot)
         self._recent.extend(since)
-        sums = added_up(since)
-        starts = np.searchsorted(sums.of, np.arange(len(sums.account) + 1)).tolist()
-        places, counts = sums.place.tolist(), sums.uses.tolist()
-        accounts = owners_in(self.snapshot, sums.account).tolist()
+        sums = added_up(since._replace(account=owners_in(self.snapshot, since.account)))
         with self._lock:
-            for i, (number, volume) in enumerate(zip(accounts, sums.volume.tolist(), strict=True)):
-                mine = (volume, places[starts[i] : starts[i + 1]], counts[starts[i] : starts[i + 1]])
-                # Most accounts never matter before they come again: then it is added.
-                self._waiting.setdefault(number, []).append(mine)
-                known = self._accounts.get(number) or self._strangers.get(number)
-                if known is not None:
-                    self._catch_up(known)
+            self._carried.append(sums)
+            for known in (*self._accounts.values(), *self._strangers.values()):
+                self._catch_up(known, sums)
         return end
 
     def succeed(self, old: Guard, number: int) -> None:
@@ -256,14 +250,17 @@ class Guard:
             setattr(self, name, getattr(self, name) + getattr(old, name))
         self._ladder.inherit(old._ladder)
 
-    def _catch_up(self, account: Account) -> None:
+    def _catch_up(self, account: Account, sums: Sums) -> None:
         """Add what the guard before this one counted of an account: the bits depend on the sums alone."""
-        for volume, places, counts in self._waiting.pop(account.hash, ()):
-            account.volume += volume
-            for place, count in zip(places, counts, strict=True):
-                account.counts[place] = account.counts.get(place, 0) + count
-                for campaign in self.snapshot.touches.get(place, ()):
-                    account.near(campaign)
+        row = row_of(sums, account.hash)
+        if row < 0:
+            return
+        account.volume += int(sums.volume[row])
+        begin, end = np.searchsorted(sums.of, (row, row + 1)).tolist()
+        for place, count in zip(sums.place[begin:end].tolist(), sums.uses[begin:end].tolist(), strict=True):
+            account.counts[place] = account.counts.get(place, 0) + count
+            for campaign in self.snapshot.touches.get(place, ()):
+                account.near(campaign)
         if account.campaigns:
             self._recall(account)
         self._judge(account)
@@ -368,8 +365,8 @@ class Guard:
     def _arrived(self, number: int) -> Account:
         """Counters of an account that this process did not see before, or has forgotten."""
         account = self._begun(number)
-        if number in self._waiting:
-            self._catch_up(account)
+        for sums in self._carried:
+            self._catch_up(account, sums)
         return account
 
     def _begun(self, number: int) -> Account:

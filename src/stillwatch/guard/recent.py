@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillwatch.guard.account import view
+from stillwatch.guard.kernel import find
 from stillwatch.guard.snapshot import Snapshot
 
 MOST_REQUESTS = 1 << 19
@@ -37,7 +38,7 @@ class Sums(NamedTuple):
     """Requests by account and key."""
 
     account: npt.NDArray[np.uint64]
-    """Keyed hashes, each once."""
+    """Keyed hashes, each once, rising."""
     volume: npt.NDArray[np.int64]
     """Requests of each."""
     of: npt.NDArray[np.int64]
@@ -146,3 +147,8 @@ def added_up(since: Since) -> Sums:
     span = int(since.place.max(initial=0)) + 1
     pairs, count = np.unique(np.repeat(of, since.lengths) * span + since.place, return_counts=True)
     return Sums(account, volume, pairs // span, pairs % span, count.astype(np.int64))
+
+
+def row_of(sums: Sums, number: int) -> int:
+    """Row of an account in `sums`, -1 where it is not there."""
+    return int(find(sums.account, 0, len(sums.account), np.uint64(number)))
