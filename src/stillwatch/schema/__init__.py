@@ -18,7 +18,7 @@ from stillwatch.schema.errors import (
     UsageError,
     Where,
 )
-from stillwatch.schema.journal import Journal, NullJournal
+from stillwatch.schema.journal import Journal
 from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.tables import (
     ACCOUNTS,
@@ -47,7 +47,6 @@ __all__ = [
     "Journal",
     "JournalError",
     "MissingExtraError",
-    "NullJournal",
     "OutputError",
     "PolicyError",
     "Refusal",

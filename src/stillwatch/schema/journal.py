@@ -32,10 +32,3 @@ def tell_all(journal: Journal, events: Sequence[tuple[str, Mapping[str, Json]]])
         return
     for kind, payload in events:
         journal.append(kind, payload)
-
-
-class NullJournal:
-    """Keeps nothing: for callers without a transparency log."""
-
-    def append(self, kind: str, payload: Mapping[str, Json]) -> None:
-        """Forget the event."""

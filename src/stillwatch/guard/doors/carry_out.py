@@ -3,15 +3,14 @@ action's header."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
+from stillwatch.guard.doors.serving import Message, Send
 from stillwatch.guard.doors.strip import strip_asked_bytes
 from stillwatch.guard.doors.stripped import LOSES, Answers, StrippedAnswer
 from stillwatch.guard.sight import MOST_BODY
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 OURS = b"x-stillwatch-"
