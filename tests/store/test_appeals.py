@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillwatch.schema import DecisionError, UsageError
-from stillwatch.store.appeals import CODES, Row, cases, decide, freed, freed_by, head_of, read_appeals, receive
+from stillwatch.store.appeals import (
+    CODES,
+    Row,
+    cases,
+    decide,
+    freed,
+    freed_by,
+    head_of,
+    read_appeals,
+    receive,
+)
 from stillwatch.store.decisions import Signer
 from stillwatch.store.events import of_appeals
 from stillwatch.store.pseudonyms import Pseudonyms
@@ -98,9 +108,12 @@ def test_every_change_to_the_file_is_found(path: Path) -> None:
                 continue
             changed = {**plain, name: {**value, "code": "other"} if name == "ruling" else f"{value}x"}
             path.write_bytes(
-                b"".join(lines[:number]) + json.dumps(changed).encode() + b"\n" + b"".join(lines[number + 1 :])
+                b"".join(lines[:number])
+                + json.dumps(changed).encode()
+                + b"\n"
+                + b"".join(lines[number + 1 :])
             )
-            with pytest.raises(DecisionError, match="altered here|no row of appeals"):
+            with pytest.raises(DecisionError, match=r"altered here|no row of appeals"):
                 read_appeals(path)
         path.write_bytes(b"".join(lines[:number] + lines[number + 1 :]))
         if number < 2:
@@ -117,10 +130,12 @@ def test_every_change_to_the_file_is_found(path: Path) -> None:
 def test_whatever_stands_in_the_file_is_an_error_of_ours(tmp_path_factory: Any, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "noise.jsonl"
     path.write_bytes(data)
+    place = None
     try:
         assert all(isinstance(row, Row) for row in read_appeals(path))
     except DecisionError as error:
-        assert error.where is not None
+        place = error.where
+    assert place is None or place.line is not None
 
 
 def test_what_is_missing_is_asked_for(path: Path) -> None:

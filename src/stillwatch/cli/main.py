@@ -30,7 +30,7 @@ from stillwatch.cli.guard import guard_app
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
-from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
+from stillwatch.cli.options import Appeals, AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.show import groups_table
 from stillwatch.cli.watch import watch
 from stillwatch.ingest import open_log, write_canonical
@@ -44,7 +44,14 @@ from stillwatch.scan.run import version
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch import default_rules, load_rules
 from stillwatch.store.events import of_results
-from stillwatch.store.results import read_earlier, read_results, refuse_existing, results_of, write_results
+from stillwatch.store.results import (
+    read_earlier,
+    read_freed,
+    read_results,
+    refuse_existing,
+    results_of,
+    write_results,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -194,6 +201,7 @@ def scan(
     previous: Annotated[
         Path | None, typer.Option("--previous", help="Earlier results folder: groups keep their ids.")
     ] = None,
+    appeals: Appeals = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     rules: Rules = None,
     strict: Strict = False,
@@ -208,6 +216,7 @@ def scan(
     ready(log, log_key)
     pack = default_rules() if rules is None else load_rules(rules)
     earlier = None if previous is None else read_earlier(previous)
+    freed = None if appeals is None else read_freed(appeals)
     scanned = _scan_with_progress(
         logs,
         quiet=as_json,
@@ -218,6 +227,7 @@ def scan(
         strict=strict,
         options=Options(seed=seed),
         earlier=earlier,
+        freed=freed,
         lookups=read_lookups(),
         rules=pack,
         keep_refused=keep_refused,

@@ -187,6 +187,8 @@ class Finding:
     entity_share: float = 0.0
     withheld: int = 0
     """Members that are not named, because they stand on one view."""
+    freed: int = 0
+    """Accounts that the evidence would name, and that an appeal freed."""
     together: Together | None = None
     """Set where wording and links found the group at once: both views are used up, and every wording counts from its
     first use."""

@@ -6,15 +6,19 @@ from pathlib import Path
 
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.schema.journal import Journal, tell_all
+from stillwatch.store.appeals import read_appeals
 from stillwatch.store.decisions import read_decisions
-from stillwatch.store.events import of_decisions, of_results
+from stillwatch.store.events import of_appeals, of_decisions, of_results
 
 
 class Telling:
     """Knows what this process has told. What an earlier one may have told is told again: the log takes it once."""
 
-    def __init__(self, journal: Journal | None, results: Path, decisions: str | None) -> None:
-        self._journal, self._results, self._decisions = journal, results, decisions
+    def __init__(
+        self, journal: Journal | None, results: Path, decisions: str | None, appeals: str | None = None
+    ) -> None:
+        self._journal, self._results = journal, results
+        self._decisions, self._appeals = decisions, appeals
         self._told: set[str] = set()
 
     def waits(self, name: str) -> bool:
@@ -22,7 +26,7 @@ class Telling:
         return self._journal is not None and name not in self._told
 
     def tell(self) -> None:
-        """Tell of every row of the decisions and every results folder that is new.
+        """Tell of every row of the decisions and the appeals, and every results folder that is new.
 
         Raises the first error once everything else was told.
         """
@@ -50,3 +54,8 @@ class Telling:
         if new:
             tell_all(journal, of_decisions(new))
             self._told.update(row.hash for row in new)
+        appeals = [] if self._appeals is None else read_appeals(Path(self._appeals))
+        unheard = [row for row in appeals if row.hash not in self._told]
+        if unheard:
+            tell_all(journal, of_appeals(unheard))
+            self._told.update(row.hash for row in unheard)
