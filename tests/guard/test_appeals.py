@@ -132,7 +132,7 @@ def _as(subject: Subject, account: str) -> Subject:
 def test_a_campaign_that_goes_on_because_it_is_refused_lets_the_freed_one_go(
     demo: Scanned, blocked: tuple[list[Subject], dict[str, str]], tmp_path: Path
 ) -> None:
-    subjects, before = blocked
+    before = blocked[1]
     account = min(name for name, action in before.items() if action == "block")
     old = load(demo.made(tmp_path / "old", POLICY), SECRET)
     rows = reversal(tmp_path / "appeals.jsonl", account)
