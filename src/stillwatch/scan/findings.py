@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwatch.campaign.record import (
-    ATLAS,
     DIRECT_WORDS,
     FREED_WORDS,
     TEAMS_WORDS,
@@ -25,6 +24,7 @@ from stillwatch.campaign.record import (
     ranked,
     timeline,
 )
+from stillwatch.campaign.techniques import atlas_ids
 from stillwatch.detect.discover import core_keys
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, Yardstick, typical_keys
@@ -115,7 +115,7 @@ def tabulate(
             group = msgspec.structs.replace(
                 group, evidence=group.evidence + unusual, counter_evidence=group.counter_evidence + usual
             )
-        groups.append(group)
+        groups.append(msgspec.structs.replace(group, atlas=atlas_ids(group)))
         if finding.verdict == "campaign" and assignment.yardstick is not None:
             measured.append((name, assignment.yardstick, assignment.accounts))
         accounts.append(_accounts(context, finding, assignment, name, harvest))
@@ -298,7 +298,7 @@ def _group(
         activity=activity.tolist(),
         entities=len(np.unique(owners[owners >= 0])),
         recommended_action=action(finding.verdict),  # type: ignore[arg-type]
-        atlas=ATLAS[finding.verdict],
+        atlas=[],
         shared=shared_kinds(context, finding),
     )
 
