@@ -9,8 +9,11 @@ from typing import Any
 
 from stillwatch.report import words
 from stillwatch.report.shares import Share, small
+from stillwatch.schema.anonymity import K
 from stillwatch.store.appeals import Case
 
+COUNTS = ("appeals", "decided", "reversed", "open")
+FOLLOWS = ("reversal_rate", "interval")
 HEAD = ("month", "appeals", "decided", "reversed", "reversal rate", "95 %", "median days", "open")
 
 
@@ -23,7 +26,17 @@ def by_month(cases: Sequence[Case], *, internal: bool) -> list[dict[str, Any]]:
     for case in cases:
         months.setdefault(f"{case.received:%Y-%m}", []).append(case)
     rows = [_row(month, months[month], internal) for month in sorted(months)]
-    return [*rows, _row("all", cases, internal)] if rows else []
+    if not rows:
+        return []
+    total = _row("all", cases, internal)
+    if not internal:
+        exact = [_row(month, months[month], True) for month in sorted(months)]
+        for name in COUNTS:
+            hidden = [whole[name] for row, whole in zip(rows, exact, strict=True) if row[name] is None]
+            # The total less the months that are shown would tell them.
+            if hidden and (len(hidden) < 2 or sum(hidden) < K):
+                total |= dict.fromkeys((name, *FOLLOWS))
+    return [*rows, total]
 
 
 def _row(month: str, cases: Sequence[Case], internal: bool) -> dict[str, Any]:
@@ -46,9 +59,9 @@ def _row(month: str, cases: Sequence[Case], internal: bool) -> dict[str, Any]:
     if small(len(cases)):
         return {name: month if name == "month" else None for name in row}
     if small(len(decided)) or small(row["open"]):
-        row |= dict.fromkeys(("decided", "open", "reversed", "reversal_rate", "interval", "median_days"))
+        row |= dict.fromkeys(("decided", "open", "reversed", *FOLLOWS, "median_days"))
     elif small(turned) or small(len(decided) - turned):
-        row |= dict.fromkeys(("reversed", "reversal_rate", "interval"))
+        row |= dict.fromkeys(("reversed", *FOLLOWS))
     return row
 
 

@@ -1,4 +1,9 @@
-"""Shares with their intervals, and which small counts may not leave the house."""
+"""Shares with their intervals, and which small counts may not leave the house.
+
+Counts of single campaigns are rounded down before they leave (`schema.anonymity`). Over all campaigns of a month that
+would take away what a share is for; there the counts stay exact, and cells below K are hidden together with those
+from which they would follow, as statistical offices do (complementary cell suppression).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stillwatch.schema.anonymity import K
+
 Z95 = 1.959963984540054
-LEAST_CELL = 5
-"""Counts from 1 to 4 are nobody else's business: k-anonymity, as for everything that leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Share:
 
 def small(count: int) -> bool:
     """Whether a count would point at a few accounts."""
-    return 0 < count < LEAST_CELL
+    return 0 < count < K
 
 
 def suppressed(cells: Sequence[int]) -> list[int | None]:
