@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
+from stillwatch.cli.appeal import appeal_app
 from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
@@ -59,6 +60,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finds and explains unauthorised coordinated harvesting in the request logs of a language model.",
 )
+app.add_typer(appeal_app, name="appeal")
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
 app.add_typer(guard_app, name="guard")

@@ -75,6 +75,10 @@ class Facts:
     """The campaign that the action rests on; None where there is none."""
     found: bool = False
     """Whether only the guard connects the account with it (by reference), and no scan names it."""
+    spoken_for: bool = False
+    """Whether the operator's word stands for it (owner, contract, reference), or it is a gateway: never acted on."""
+    known: bool = True
+    """Whether the scan's log has such an account, as far as the results tell."""
     reference: str | None = None
     measured: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Bits by campaign (FORM, LINK, TIME, all) as the guard would measure the account now; empty if not asked for."""

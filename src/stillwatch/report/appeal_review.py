@@ -13,6 +13,8 @@ from stillwatch.schema.tables import SEPARATOR
 from stillwatch.store.appeals import CODES
 
 SHOWN_FAMILIES = 6
+OWNER = ("entity_id", "verified", "contract", "program", "tier", "payment_kind")
+"""What of the accounts table is shown: no address, no mail domain, no instrument."""
 ORDER = (*VIEWS, "ALL")
 DID = {"propose": "proposed", "approve": "approved", "revoke": "revoked", "expire": "ran out"}
 
@@ -76,16 +78,31 @@ def _short(facts: Facts, at: datetime) -> Part:
             "but the strongest."
         )
         lines.append(_margin_words(named.margin))
+    elif facts.campaign is not None and SEPARATOR in facts.account:
+        lines.append(
+            f"The {_who(facts)} is judged apart from the gateway. The tables for people name the gateway's account; "
+            f"the guard acts on this user alone, in the campaign {facts.campaign}."
+        )
     elif facts.campaign is not None:
         lines.append(
             f"No scan of these results names the {_who(facts)}. The guard found it inline, by what it showed, as "
             f"belonging to the campaign {facts.campaign}."
+        )
+    elif facts.spoken_for and facts.memberships:
+        lines.append(
+            f"The guard never acts on the {_who(facts)}: the operator's word stands for it, or it is a gateway that "
+            "the results name for its users. Name the user with --end-user."
         )
     elif facts.memberships:
         group = facts.memberships[0].group
         lines.append(
             f"The {_who(facts)} is in no campaign of these results. It is in {group.id}, "
             f"{words.verdict(group)}, on which nobody may act. If it is restricted, the cause is another."
+        )
+    elif not facts.known:
+        lines.append(
+            f"The log of these results has no {_who(facts)}. Is the id spelled rightly, and are these the results "
+            "that the decision was taken on?"
         )
     else:
         lines.append(
@@ -133,8 +150,14 @@ def _itself(facts: Facts, named: Membership) -> Part:
             f"{words.span(group.first_ts, group.last_ts)}."
         )
     if facts.owner is not None:
-        told = [f"{name} {facts.owner[name]}" for name in facts.owner if facts.owner[name] not in (None, "")]
-        text.append(f"The accounts table says: {', '.join(told)}.")
+        told = [
+            f"{name.replace('_', ' ')} {facts.owner[name]}"
+            for name in OWNER
+            if facts.owner.get(name) not in (None, "")
+        ]
+        text.append(
+            f"The accounts table says: {', '.join(told)}." if told else "The accounts table says nothing."
+        )
     rows = []
     for stream in named.streams[:SHOWN_FAMILIES]:
         family = facts.families.get(stream["family_id"])
@@ -185,7 +208,7 @@ def _waterfall(named: Membership) -> Part:
     for step in ranked:
         kind = words.kind(step["key_kind"])
         if step["view"] == "ALL":
-            text = f"{kind}: takes the strongest kind out again, and holds the rest of the mean over stakes and kinds"
+            text = "takes the strongest kind out again, and holds the rest of the mean over stakes and kinds"
         elif step["key"]:
             text = f"{kind} {step['key']}: {_inside(named.profile.get(step['key']))}"
         else:

@@ -39,46 +39,37 @@ UNKNOWN = "Requests of this account may be slowed down or refused."
 NOTHING = "Nothing is restricted at the moment."
 CLEARS = (
     (
-        "You have an agreement with us",
-        "that permits this use, or you are a registered reseller or gateway: the name of the agreement, or of the "
-        "person at our side.",
+        "You have an agreement with us that permits this use, or you are a registered reseller or gateway",
+        "the name of the agreement, or of the person at our side.",
     ),
     (
-        "You are one organisation",
-        "and the account is one of several that belong to it: its name and registration, a web domain that it "
-        "controls, and somebody whom we can ask there.",
+        "Several accounts belong to one organisation, and this is one of them",
+        "its name and registration, a web domain that it controls, and somebody whom we can ask there.",
     ),
     (
         "It is an evaluation or a benchmark",
-        "what is evaluated, the set of tasks that is run, since when and until when, and where results are "
-        "or will be shown.",
+        "what is evaluated, the set of tasks that is run, since when and until when, and where results are shown.",
     ),
     (
         "It is a class, a course or a workshop",
         "the institution, the dates, about how many take part, and who teaches.",
     ),
     (
-        "Somebody else pays for it",
-        "an employer, a university or a sponsor: an invoice, or a line from whoever pays.",
+        "Somebody else pays for it, an employer, a university or a sponsor",
+        "an invoice, or a line from whoever pays.",
+    ),
+    ("You use software or wording that others use, too", "its name, and where one gets it."),
+    (
+        "You share a connection with people whom you do not know: a dormitory, an office, a VPN, a cloud provider",
+        "which one, and since when.",
     ),
     (
-        "You use software or wording that others use, too",
-        "its name, and where one gets it.",
+        "It was not you: somebody else may have had your password or a key",
+        "since when; and make new keys now.",
     ),
-    (
-        "You share a connection",
-        "with people whom you do not know: a dormitory, an office, a VPN, a cloud provider. Which one, and "
-        "since when.",
-    ),
-    (
-        "It was not you",
-        "if somebody else may have had your password or a key: since when, and make new keys now.",
-    ),
-    (
-        "You bought the account, or access to it,",
-        "from a third party: from whom, and the receipt.",
-    ),
+    ("You bought the account, or access to it, from somebody else", "from whom, and the receipt."),
 )
+"""What may clear an account, each with what to send. The same for everybody: it tells nothing about what was seen."""
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
 
@@ -187,10 +178,7 @@ def _paragraphs(told: Told) -> list[tuple[str, list[str]]]:
             [
                 "Any of these, if it is so. Send what you have; we check it ourselves. Do not send prompts "
                 "or answers.",
-                *(
-                    f"- {title}: {text}" if not title.endswith(",") else f"- {title} {text}"
-                    for title, text in CLEARS
-                ),
+                *(f"- {title}. Send: {text}" for title, text in CLEARS),
                 "If it is something else, say it in your own words.",
             ],
         ),
@@ -234,9 +222,9 @@ def told_html(told: Told) -> str:
         points: list[str] = []
         for paragraph in [*paragraphs, ""]:
             if paragraph.startswith("- "):
-                title, mark, rest = paragraph[2:].partition(": ")
-                strong = f"<b>{escape(title)}</b>: {escape(rest)}" if mark else escape(title)
-                points.append(f"<li>{strong}</li>")
+                title, mark, rest = paragraph[2:].partition(". Send: ")
+                send = f".<br><span class='soft'>Send: {escape(rest)}</span>" if mark else ""
+                points.append(f"<li>{escape(title)}{send}</li>")
                 continue
             if points:
                 parts.append(f"<ul class='list'>{''.join(points)}</ul>")
