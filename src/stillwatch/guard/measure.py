@@ -35,9 +35,9 @@ def measured(folder: Path, account: str) -> dict[str, tuple[float, ...]]:
 def whose(folder: Path, reference: str, secret: Secret) -> tuple[str, str] | None:
     """The account (or principal) and group that an appeal reference stands for; None if these results have none.
 
-    Members first: the others are asked only where the guard found somebody inline.
+    Members first. Of the others the guard finds some inline, and those for campaigns only.
     """
-    groups = [group.id for group in read_findings(folder).groups]
+    groups = [group.id for group in read_findings(folder).groups if group.verdict == "campaign"]
     table = read_results(folder).accounts.select(["account_id", "campaign_id"]).to_pydict()
     for account, group in zip(table["account_id"], table["campaign_id"], strict=True):
         if secret.appeal(secret.account(account), group) == reference:

@@ -23,6 +23,13 @@ STYLE = """
 .dossier td{min-width:7rem}
 .dossier td:last-child{overflow-wrap:anywhere}
 .dossier th,.dossier td{vertical-align:top}
+@media (max-width:40rem){
+.dossier tr:first-child{display:none}
+.dossier tr{display:block;padding:.5rem 0;border-bottom:1px solid var(--line)}
+.dossier td{display:block;border:0;padding:.1rem 0}
+.dossier td:first-child{font-weight:600}
+.dossier td:not(:first-child)::before{content:attr(data-label) ": ";color:var(--soft)}
+}
 main.letter{max-width:44rem}
 .letter .list li{font-size:1rem}
 """
@@ -76,7 +83,7 @@ def review_page(facts: Facts, at: datetime) -> str:
         if part.rows:
             inside.append(_table(part))
         if part.steps:
-            inside.append(waterfall(part.steps, part.title))
+            inside.append(waterfall(part.steps, part.title, sums=True))
         inside += [f"<p class='soft small'>{_inline(text)}</p>" for text in part.after]
         parts.append(f"<h3>{escape(part.title)}</h3>{''.join(inside)}")
     return _page(
@@ -100,10 +107,9 @@ def _table(part: Part) -> str:
         cells = []
         for name, value in zip(part.head, row, strict=True):
             shown = marked(printable(value)) if name == "wording" else _inline(value)
-            number = value.replace(",", "").isdigit()
-            cells.append(f"<td class='n'>{shown}</td>" if number else f"<td>{shown}</td>")
+            cells.append(f"<td data-label='{escape(name)}'>{shown}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<div class='scroll'><table class='plain'><tr>{head}</tr>{''.join(rows)}</table></div>"
+    return f"<table class='plain'><tr>{head}</tr>{''.join(rows)}</table>"
 
 
 def told_page(told: Told) -> str:

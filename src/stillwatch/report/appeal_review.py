@@ -448,7 +448,7 @@ def _earlier(facts: Facts) -> Part:
 def _reversal(facts: Facts) -> Part:
     return Part(
         "If you reverse it",
-        ("The account leaves the campaign for good: only newer evidence and another signed ruling bring it back. The "
+        ("The account leaves the campaign: only newer evidence and another signed ruling bring it back. The "
          "campaign and its decision stay as they are for the others.",),
         points=(
             "stillwatch appeal decide, outcome reversed: signed, chained, and told to the transparency log",
