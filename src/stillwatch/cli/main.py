@@ -32,6 +32,7 @@ from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
 from stillwatch.cli.options import Appeals, AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
+from stillwatch.cli.population import population_command
 from stillwatch.cli.show import groups_table
 from stillwatch.cli.watch import watch
 from stillwatch.ingest import open_log, write_canonical
@@ -66,6 +67,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(guard_app, name="guard")
 app.add_typer(keys_app, name="keys")
 app.add_typer(log_app, name="log")
+app.command("population")(population_command)
 app.command("watch")(watch)
 
 
