@@ -17,6 +17,9 @@ from stillwatch.guard.build import Beside, build
 from stillwatch.guard.carry import Heard
 from stillwatch.guard.policy import SHADOW, parse_policy
 from stillwatch.guard.snapshot import save
+from stillwatch.guard.watch.rescan import Files, Job
+from stillwatch.guard.watch.rescan import run as rescan
+from stillwatch.guard.watch.told import Telling
 from stillwatch.schema import DecisionError
 from stillwatch.schema.scoring import nothing_scored
 from stillwatch.schema.times import DAY_US
@@ -185,3 +188,44 @@ def test_where_the_policy_lists_keys_only_those_free_somebody(demo: Scanned, tmp
         load(demo.made(tmp_path / "snapshot", policy, appeals=rows), SECRET).meta.appeals_head
         == rows[-1].hash
     )
+
+
+def test_watch_frees_without_a_scan_and_notices_a_file_that_is_gone(
+    demo: Scanned,
+    blocked: tuple[list[Subject], dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STILLWATCH_GUARD_SECRET", SECRET.value.decode())
+    account = min(name for name, action in blocked[1].items() if action == "block")
+    (tmp_path / "policy.toml").write_text(POLICY)
+    path, journal = tmp_path / "appeals.jsonl", Told()
+    files = Files(
+        policy=str(tmp_path / "policy.toml"), accounts=str(demo.log / "accounts.parquet"), appeals=str(path)
+    )
+    job = Job(
+        logs=[], scan=False, results=str(demo.results), snapshot=str(tmp_path / "snapshot"), files=files
+    )
+    for rows in (0, 1):
+        if rows:
+            reversal(path, account)
+        assert rescan(job).campaigns > 0
+        guard = Guard(load(tmp_path / "snapshot", SECRET), clock=lambda: demo.snapshot.meta.last_us + 1)
+        assert guard.decide(Subject(account=account)).would == ("allow" if rows else "block")
+        Telling(journal, tmp_path / "none", None, str(path)).tell()
+        assert journal.kinds == ["appeal_reversal"] * rows
+    for gone in (files, msgspec.structs.replace(files, appeals=None)):
+        path.unlink(missing_ok=True)
+        with pytest.raises(DecisionError, match="appeals that were there are missing"):
+            rescan(msgspec.structs.replace(job, files=gone))
+
+
+class Told:
+    """Kinds of what a journal was told."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def append(self, kind: str, payload: object) -> None:
+        """Keep its kind."""
+        self.kinds.append(kind)
