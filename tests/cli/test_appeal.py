@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +169,22 @@ def test_what_cannot_be_done_is_said(run: Run, desk: Path, scanned: tuple[Path, 
         said = run("appeal", "show", name, "--results", results)[1]
         assert text in said or "the operator's word stands" in said
         assert "restricts this account" in said
+
+
+def test_an_account_that_the_guard_found_after_the_scan_is_told_so_too(
+    run: Run, desk: Path, scanned: tuple[Path, Path]
+) -> None:
+    _, results = scanned
+    rows = pq.read_table(results / "accounts.parquet").to_pylist()
+    group = min(row["campaign_id"] for row in rows if row["verdict"] == "campaign")
+    said = run("appeal", "show", "newcomer", "--results", results, "--campaign", group)[1]
+    assert "It rests on recent requests of the account." in said
+    assert "more than one kind; ask" in said
+    assert f"belonging to the campaign {group}" in said
+    reference = re.findall(r"Quote the reference ([0-9a-f]{16})", said.replace("\n ", ""))
+    assert reference == [Secret(SECRET.encode()).appeal(Secret(SECRET.encode()).account("newcomer"), group)]
+    assert decide(run, desk, "newcomer", results, "--campaign", group)[0] == 0
+    assert freed(desk / "appeals.jsonl") == {"newcomer"}
 
 
 def test_a_dossier_s_files_say_for_whom_they_are(run: Run, desk: Path, scanned: tuple[Path, Path]) -> None:

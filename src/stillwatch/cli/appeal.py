@@ -97,7 +97,8 @@ def _who(name: str, results: Path, end_user: str | None, secret_file: Path | Non
     if pair is None:
         raise UsageError(
             "no account of these results has this appeal reference",
-            hint="it was made with another guard's secret, or from other results: name those with --results",
+            hint="it was made with another guard's secret or from other results, or the account is newer than the "
+            "scan: then name it by its id, with --campaign",
         )
     return _Who(pair[0], pair[1], name)
 
@@ -110,8 +111,9 @@ def _facts(
     accounts: Path | None = None,
     decisions: Path | None = None,
     appeals: Path | None = None,
+    campaign: str | None = None,
 ) -> Facts:
-    """Everything about an account. Raises what the readers raise."""
+    """Everything about an account. `campaign`: where these results do not name it. Raises what the readers raise."""
     found = read_results(results)
     mine = memberships(found, who.account)
     scored = read_scoring(results)["scoring_accounts"]
@@ -122,16 +124,18 @@ def _facts(
     # operator's word stands.
     spoken_for = bool(scored.num_rows) and (not entry or entry[0]["excused"])
     named = mine[0] if mine and mine[0].group.verdict == "campaign" and not spoken_for else None
-    campaign, inline = None if named is None else named.group.id, False
-    if named is None and who.campaign is not None:
+    of, inline = None if named is None else named.group.id, False
+    if named is None and campaign is not None:
+        of, inline = campaign, True
+    elif named is None and who.campaign is not None:
         verdicts = {group.id: group.verdict for group in found.findings.groups}
         inline = verdicts.get(who.campaign) == "campaign"
-        campaign = who.campaign if inline else None
+        of = who.campaign if inline else None
     campaigns = any(group.verdict == "campaign" for group in found.findings.groups)
     bits = measured(results, who.account) if campaigns and entry and (named is None or free) else {}
     reference = who.reference
-    if reference is None and secret is not None and campaign is not None:
-        reference = secret.appeal(secret.account(who.account), campaign)
+    if reference is None and secret is not None and of is not None:
+        reference = secret.appeal(secret.account(who.account), of)
     owner = None
     if accounts is not None:
         table = read_side("accounts", str(accounts))
@@ -143,7 +147,7 @@ def _facts(
         results=found,
         digest=results_digest(results),
         memberships=mine,
-        campaign=campaign,
+        campaign=of,
         found=inline,
         spoken_for=spoken_for and not free,
         known=bool(entry) or not scored.num_rows,
@@ -181,6 +185,7 @@ def show(
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="With --out: write pages, too.")] = False,
     end_user: EndUser = None,
+    campaign: Campaign = None,
     at: At = None,
     secret_file: Secrets = None,
     as_json: AsJson = False,
@@ -194,7 +199,15 @@ def show(
     who = _who(account, results, end_user, secret_file)
     has_secret = secret_file is not None or VARIABLE in os.environ or FILE_VARIABLE in os.environ
     secret = read_secret(secret_file) if has_secret else None
-    facts = _facts(who, results, secret=secret, accounts=accounts, decisions=decisions, appeals=appeals)
+    facts = _facts(
+        who,
+        results,
+        secret=secret,
+        accounts=accounts,
+        decisions=decisions,
+        appeals=appeals,
+        campaign=campaign,
+    )
     action = None if decisions is None else in_force(facts.decisions, facts.campaign, when)
     told = told_of(facts, Letter() if letter is None else read_letter(letter), action)
     if out is not None:
@@ -256,11 +269,11 @@ def receive_command(
     """Note that an appeal came in: from then on its time counts."""
     ready(log, log_key)
     who = _who(account, results, end_user, secret_file)
-    facts = _facts(who, results)
+    facts = _facts(who, results, campaign=campaign)
     receive(
         appeals,
         who.account,
-        campaign or facts.campaign,
+        facts.campaign,
         KeyRing.read(keys).names("appeal"),
         _time(received, "--received"),
     )
@@ -299,8 +312,8 @@ def decide_command(
     note = _note(note_file)
     ready(log, log_key)
     who = _who(account, results, end_user, secret_file)
-    facts = _facts(who, results, decisions=decisions, appeals=appeals)
-    group = campaign or facts.campaign
+    facts = _facts(who, results, decisions=decisions, appeals=appeals, campaign=campaign)
+    group = facts.campaign
     if group is None and facts.free:
         # It is named nowhere, being free: what would name it is measured.
         group = max(facts.measured, key=lambda name: (facts.measured[name][3], name), default=None)
