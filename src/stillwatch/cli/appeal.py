@@ -301,7 +301,10 @@ def decide_command(
     appeals: AppealsFile,
     keys: Keys,
     decisions: Annotated[
-        Path | None, typer.Option("--decisions", help="File of decisions, to say what stays in force.")
+        Path | None,
+        typer.Option(
+            "--decisions", help="File of decisions: who took them upholds none, and what stays in force."
+        ),
     ] = None,
     received: Received = None,
     at: At = None,
@@ -331,6 +334,11 @@ def decide_command(
             "these results name the account in no campaign: there is nothing to decide",
             hint="name the results that the action rested on, or the campaign with --campaign",
         )
+    if outcome == "upheld" and signer.key in _took(facts.decisions, group):
+        raise UsageError(
+            "whoever took the decision must not uphold it: the account was promised somebody else",
+            hint="another person decides, with a key of their own; to reverse it, one's own word is enough",
+        )
     row = decide(
         appeals,
         who.account,
@@ -353,6 +361,12 @@ def decide_command(
         print("It is free no more: the next snapshot and the next scan judge it as any other account.")
     else:
         print("Nothing changes in the guard. Tell the account what was considered: appeal show --only told.")
+
+
+def _took(decisions: Sequence[Decided], campaign: str) -> set[str | None]:
+    """Keys of those who proposed or approved a decision about a campaign."""
+    about = {row.digest for row in decisions if row.order is not None and row.order.campaign == campaign}
+    return {row.key for row in decisions if row.digest in about and row.did in ("propose", "approve")}
 
 
 def _note(path: Path) -> str:
