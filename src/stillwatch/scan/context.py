@@ -16,7 +16,7 @@ from stillwatch.detect import score as sc
 from stillwatch.detect.fanout import wide_accounts
 from stillwatch.detect.keys import KeyIndex, build_index, lighter, without
 from stillwatch.detect.members import FEW, REPEATED
-from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
+from stillwatch.detect.population import Draws, Strata, build_strata, seats_for, seeded
 from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.engine.threads import each
 from stillwatch.scan.collect import Reduced
@@ -370,18 +370,18 @@ def _public_keys(index: KeyIndex, identity: KeyIndex, rhythm: Rhythm, strata: St
 
     def alone(key: int) -> bool:
         holders = index.held_by(key).astype(np.int64)
-        draw = seeded(seed, "public", holders)
+        draws = Draws.of(seed, "public", holders)
         excluded = np.zeros(index.accounts, bool)
         excluded[holders] = True
         if excluded.sum() * 2 > index.accounts:
             return True
         if len(holders) > cf.LARGE_GROUP:
-            rng = np.random.default_rng(draw)
+            rng = np.random.default_rng(seeded(seed, "public", holders))
             holders = np.sort(rng.choice(holders, cf.LARGE_GROUP, replace=False))
         seats = seats_for(strata, holders, excluded)
-        if cf.keys_against_null(identity, "LINK", [holders], [seats], draw, PUBLIC_DRAWS).p <= PUBLIC_P:
+        if cf.keys_against_null(identity, "LINK", [holders], [seats], draws, PUBLIC_DRAWS).p <= PUBLIC_P:
             return False
-        return cf.time_against_null(rhythm, [holders], [seats], draw, PUBLIC_DRAWS).p > PUBLIC_P
+        return cf.time_against_null(rhythm, [holders], [seats], draws, PUBLIC_DRAWS).p > PUBLIC_P
 
     popular = np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0))
     public = np.zeros(index.n_keys, bool)
