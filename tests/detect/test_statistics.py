@@ -10,7 +10,7 @@ from stillwatch.detect.explain import benchmark, classroom, openness, web
 from stillwatch.detect.keys import KeyIndex, build_index, lighter
 from stillwatch.detect.members import background, combine_views, e_benjamini_hochberg, key_bits
 from stillwatch.detect.population import Draws, build_strata, seats_for
-from stillwatch.detect.score import conformal, item_space
+from stillwatch.detect.score import coincidences, conformal, item_space
 
 
 def _population(rng: np.random.Generator, shared: int, group: int = 40) -> KeyIndex:
@@ -121,7 +121,8 @@ def test_with_nine_references_little_can_be_named_and_the_output_says_how_many_i
 
 def test_item_space_orders_a_wide_harvest_above_a_narrow_habit() -> None:
     rng = np.random.default_rng(8)
-    assert item_space(rng.integers(0, 10**9, 2000)) > item_space(rng.integers(0, 40, 2000)) + 2
+    wide, narrow = rng.integers(0, 10**9, 2000), rng.integers(0, 40, 2000)
+    assert item_space(2000, coincidences(wide)) > item_space(2000, coincidences(narrow)) + 2
 
 
 def test_openness_names_the_strongest_channel() -> None:

@@ -71,8 +71,9 @@ def candidate_digest(members: npt.NDArray[np.integer]) -> bytes:
 class Draws:
     """The random draws of one test: each has a state of its own, and can be made again without the others.
 
-    The state of draw d (from 0) is the first 8 bytes, lowest first, of the SHA-256 of: the seed in decimal digits, byte
-    31, the stage, byte 31, the candidate's digest (32 bytes), d as 8 bytes, lowest first. Splitmix64 goes on from it.
+    The state of draw d (from 0) is the first 8 bytes, lowest first, of the SHA-256 of: the seed in decimal digits,
+    byte 31, the stage, byte 31, the candidate's digest (32 bytes), d as 8 bytes, lowest first. Splitmix64 goes on
+    from it.
     """
 
     seed: int

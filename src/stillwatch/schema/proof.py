@@ -1,9 +1,9 @@
 """The numbers that the claims of a scan's campaigns follow from, so that a stranger can compute them again.
 
 A results folder holds these tables beside those for people. They hold numbers only: no account, no name of a group
-that was compared, and the order of tests and of references says nothing. Floats are not rounded. Only groups with the
-verdict `campaign` have rows of their own; the lists of p are of the whole run, because q follows from all of them. All
-tables are empty where a scan names no campaign. docs/results.md has the formulas.
+that was compared, and the order of tests and of references says nothing. Floats are not rounded. Only groups with
+the verdict `campaign` have rows of their own; the lists of p are of the whole run, because q follows from all of
+them. All tables are empty where a scan names no campaign. docs/results.md has the formulas.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ PROOF: dict[str, pa.Schema] = {
             # could see the group, times `views_tested`. Others were drawn for the reader.
             pa.field("counted", pa.bool_(), nullable=False),
             pa.field("views_tested", pa.int32(), nullable=False),
-            # Accounts of the candidate, and the digest that seeds its draws; see `detect.population.candidate_digest`.
+            # Accounts of the candidate, and the digest that seeds its draws (`detect.population.candidate_digest`).
             pa.field("candidate", pa.int32(), nullable=False),
             pa.field("candidate_sha256", pa.string(), nullable=False),
             # What the accounts that were drawn have in common with those that they stood in for, at least.
