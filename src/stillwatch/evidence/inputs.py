@@ -36,7 +36,7 @@ class Sources:
 
 
 def sources_of(paths: Sequence[str], run: Run, scratch: Path) -> Sources:
-    """The inputs at `paths`; of a folder of `watch` the partitions that the scan read, and what the logs say of owners.
+    """The inputs at `paths`; of a folder of `watch` the partitions that the scan read, and its table of owners.
 
     A table of owners is written to `scratch`. UsageError for standard input, which cannot be read twice.
     """
@@ -134,7 +134,7 @@ def committed(log: Path, run: Run, results: str, key: bytes | None = None) -> En
     """
     verify(log, key=key)
     for entry in entries(log, kind="scan"):
-        told: dict[str, Any] = {} if entry.payload is None else json.loads(entry.payload)
+        told = _told(entry)
         if told.get("results") != results:
             continue
         for name, value in (("version", run.version), ("config", run.config_digest), ("seed", run.seed)):
@@ -151,8 +151,17 @@ def committed(log: Path, run: Run, results: str, key: bytes | None = None) -> En
     )
 
 
+def _told(entry: Entry) -> dict[str, Any]:
+    """The payload; nothing where it was removed, or is not what Stillwatch writes."""
+    try:
+        plain = None if entry.payload is None else json.loads(entry.payload)
+    except (ValueError, RecursionError):
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
 def other_computer(recorded: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
-    """What computed the recorded numbers and is not what computes here, in words. Of `run.json`, which nobody signs."""
+    """What computed the recorded numbers and is not what computes here, in words; of `run.json`, which no one signs."""
     out = []
     for name in ("python", "machine"):
         if name in recorded and recorded[name] != mine[name]:

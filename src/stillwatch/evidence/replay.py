@@ -1,4 +1,4 @@
-"""Whether numbers that were recorded are those that a new scan gives: one set of tables against another, cell by cell.
+"""Whether numbers that were recorded are those that a new scan gives: tables against tables, value by value.
 
 A results folder and a bundle hold the same tables (`schema.proof`); where they come from is no matter here.
 """
@@ -93,7 +93,7 @@ class Comparison:
 
 
 def claims_table(findings: Findings) -> pa.Table:
-    """The numbers that the findings state of each campaign, rounded as they are written, as a table like the others."""
+    """The numbers that the findings state of each campaign, rounded as they are written, as one more table."""
     rows = [
         {"campaign_id": group.id, "claim": claim.name} | rounded(msgspec.to_builtins(claim))
         for group in findings.groups
@@ -118,9 +118,7 @@ def compare(recorded: Tables, replayed: Tables, campaigns: Collection[str] | Non
         compared = found.tables[table] = Compared()
         old, new = (_named(side[table], key, campaigns) for side in (recorded, replayed))
         for name in [*old, *(name for name in new if name not in old)]:
-            row = ", ".join(
-                f"{column} {value}" for column, value in zip(key, name[:-1], strict=True) if value is not None
-            )
+            row = ", ".join(f"{c} {v}" for c, v in zip(key, name[:-1], strict=True) if v is not None)
             if name not in old or name not in new:
                 compared.differ += sum(1 for _ in _values(old.get(name) or new[name], key))
                 far = far or Difference(table, row, None, old.get(name), new.get(name))
