@@ -21,11 +21,13 @@ def test_the_state_of_a_draw_is_the_hash_of_seed_stage_candidate_and_number() ->
     members = np.array([7, 3, 900])
     candidate = hashlib.sha256(b"".join(n.to_bytes(8, "little") for n in (3, 7, 900))).digest()
     draws = Draws.of(12, "confirm LINK", members)
-    states = draws.states(40, 3).tolist()
-    for number, state in zip((40, 41, 42), states, strict=True):
-        text = b"12\x1fconfirm LINK\x1f" + candidate + number.to_bytes(8, "little")
-        assert state == int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
-    assert draws.states(41, 1).tolist() == states[1:2]
+    states = draws.states(38, 9).tolist()
+    for number, state in zip(range(38, 47), states, strict=True):
+        text = b"12\x1fconfirm LINK\x1f" + candidate + (number // 4).to_bytes(8, "little")
+        word = hashlib.sha256(text).digest()[8 * (number % 4) :][:8]
+        assert state == int.from_bytes(word, "little")
+        assert draws.states(number, 1).tolist() == [state]
+    assert len(set(states)) == 9
     others = [Draws.of(13, "confirm LINK", members), Draws.of(12, "confirm TIME", members)]
     others.append(Draws.of(12, "confirm LINK", members[:2]))
     assert len({int(other.states(40, 1)[0]) for other in [draws, *others]}) == 4

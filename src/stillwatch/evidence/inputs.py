@@ -161,7 +161,7 @@ def _told(entry: Entry) -> dict[str, Any]:
 
 
 def other_computer(recorded: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
-    """What computed the recorded numbers and is not what computes here, in words; of `run.json`, which no one signs."""
+    """What computed the recorded numbers and does not compute here, in words; of `run.json`, which no one signs."""
     out = []
     for name in ("python", "machine"):
         if name in recorded and recorded[name] != mine[name]:
