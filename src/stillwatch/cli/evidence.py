@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from stillwatch.cli.interrupt import Interrupts
-from stillwatch.cli.options import AsJson, Format, Logs, Overrides, SideTable, pairs
+from stillwatch.cli.options import AsJson, Format, Overrides, SideTable, pairs
 from stillwatch.cli.options import Mapping as MappingFile
 from stillwatch.evidence.inputs import (
     Sources,
@@ -39,7 +39,7 @@ evidence_app = typer.Typer(no_args_is_help=True, help="What others can check of 
 @evidence_app.command("replay")
 def replay(
     results: Annotated[Path, typer.Argument(help="Results folder of a scan.")],
-    logs: Logs,
+    logs: Annotated[list[str], typer.Argument(help="What the scan was given; or the folder of `watch`.")],
     format: Format = None,
     mapping: MappingFile = None,
     map_: Overrides = None,
