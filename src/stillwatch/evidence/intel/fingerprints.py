@@ -31,8 +31,10 @@ from stillwatch.store.pseudonyms import Pseudonyms
 from stillwatch.store.results import read_findings, read_results, read_scoring
 from stillwatch.views.families import selection_level
 
-LEAST = 0.35
-"""Share of the hashes that wording must hold; docs/intel.md has what it costs and saves, measured."""
+LEAST = 0.25
+"""Share of the hashes that wording must hold; docs/intel.md has what other shares find and confuse, measured."""
+TEMPLATE_SHARE = 0.6
+"""Families with fewer holders than this share of the fullest are what stood in the slots: they only fill up."""
 OWN_SHARE = 0.5
 """Of a family's holders that must be the campaign's members."""
 TYING = ("payment", "device")
@@ -113,6 +115,9 @@ def fingerprint(
     held = np.repeat([len(w.holders) for w in fit], [len(w.postings) for w in fit])
     keep = ~np.isin(posting, public)
     posting, held = posting[keep], held[keep]
+    template = held >= TEMPLATE_SHARE * held.max(initial=0)
+    if template.sum() >= LEAST_HASHES:
+        posting, held = posting[template], held[template]
     level = selection_level(posting)
     enough = [step for step in range(SHARED_LEVEL, -1, -1) if (level >= step).sum() >= LEAST_HASHES]
     if not enough:
