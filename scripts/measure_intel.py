@@ -2,9 +2,9 @@
 
     python -m scripts.measure_intel [--corpora FILE] [--seeds N]
 
-Both providers have the honest accounts of a made log of their own. The same operations are put into both: at the first
-as they are, at the second with other slot values, in other words, or both. Printed are the shares of fingerprints that
-the wording of the same operation holds, and of those that the wording of any other group holds.
+Both providers have the honest accounts of a made log of their own. The same operations are put into both: at the
+first as they are, at the second with other slot values, or in other words besides. Printed are the shares of
+fingerprints that the wording of the same operation holds, and of those that the wording of any other group holds.
 """
 
 from __future__ import annotations

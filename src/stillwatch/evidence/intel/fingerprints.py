@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from stillwatch.scan.partner import DECISIVE
 from stillwatch.schema.errors import UsageError, Where
 from stillwatch.schema.intel import (
     HASH_HEX,
@@ -81,6 +82,11 @@ def fingerprints_of(
             if group is None
             else f"{campaign} is a {group.verdict}: only what is confirmed is shared",
             hint=f"`stillwatch explain` lists the groups of {Where(str(folder))}",
+        )
+    if any(part.kind == "PARTNER" and part.signal == DECISIVE for part in group.evidence):
+        raise UsageError(
+            f"{campaign} is a campaign only by what a partner said: to share it would be an echo",
+            hint="share it once a scan confirms it without --intel",
         )
     own, entity = _own(folder, campaign)
     found = []
