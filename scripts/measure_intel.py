@@ -206,7 +206,8 @@ def main() -> None:
         hit = [np.mean([v >= least for v in same[c] if v >= 0]) for c in CHANGES]
         wrong = sum(v >= least for v in others)
         print(
-            f"{least:.2f}   {'  '.join(f'{100 * h:9.0f}%' for h in hit)}  {wrong:,} ({100 * wrong / len(others):.2f} %)"
+            f"{least:.2f}   {'  '.join(f'{100 * h:9.0f}%' for h in hit)}  "
+            f"{wrong:,} ({100 * wrong / len(others):.2f} %)"
         )
 
 

@@ -2,8 +2,8 @@
 
 A partner's word is one kind of evidence that nothing here can check. So it adds nothing to anybody's bits, finds no
 group and names nobody; `verdict.settle` lets it count beside two own kinds of evidence that are not wording. And a
-fingerprint that fits a customer for whom the operator's word stands, a published prompt, or mostly accounts outside of
-the groups that were found, is set aside: it may be boilerplate, or poison.
+fingerprint that fits a customer for whom the operator's word stands, a published prompt, or mostly accounts outside
+of the groups that were found, is set aside: it may be boilerplate, or poison.
 """
 
 from __future__ import annotations

@@ -74,6 +74,8 @@ class Scanned:
     refusals: list[Refusal]
     run_info: dict[str, object] = field(default_factory=dict)
     scoring: dict[str, pa.Table] = field(default_factory=dict)
+    heard: Heard | None = None
+    """What became of partners' indicators; None where the scan had none."""
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -214,6 +216,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     refusals,
                     info,
                     result.scoring,
+                    judged.heard,
                 )
 
             return [outcome(options) for options in settings]
