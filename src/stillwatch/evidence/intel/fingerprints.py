@@ -27,9 +27,9 @@ from stillwatch.schema.intel import (
     FamilyFingerprint,
     rounded_down,
 )
-from stillwatch.sketch.keyed import KeyedHash
 from stillwatch.store.pseudonyms import Pseudonyms
 from stillwatch.store.results import read_findings, read_results, read_scoring
+from stillwatch.store.told import keyed
 from stillwatch.views.families import selection_level
 
 LEAST = 0.25
@@ -55,11 +55,6 @@ class Wording:
     holders: I64
     """Members that hold it."""
     capabilities: list[str]
-
-
-def keyed(names: Pseudonyms) -> KeyedHash:
-    """Compiled `names.digest("posting", 8 bytes, little-endian)`."""
-    return KeyedHash(names.secret, names.prefix("posting"))
 
 
 def hashes_of(names: Pseudonyms, postings: U64) -> U64:
@@ -130,6 +125,7 @@ def fingerprint(
         accounts=rounded_down(len(holders)),
         entities=rounded_down(len(np.unique(entity[holders]))),
         capabilities=sorted({name for w in fit for name in w.capabilities}),
+        level=enough[0],
     )
 
 
