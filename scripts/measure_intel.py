@@ -31,7 +31,7 @@ from stillwatch.views.families import Families, find_families
 
 NAMES = Pseudonyms("0a0a0a0a", "fingerprint", bytes(range(32)))
 CHANGES = ("nothing", "slots", "reordered", "reworded")
-ACCOUNTS, REQUESTS = 12, 30
+ACCOUNTS, REQUESTS = 20, 40
 
 
 @dataclass(frozen=True)
