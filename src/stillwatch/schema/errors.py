@@ -14,6 +14,7 @@
     |   +-- DecisionError              a file of decisions was altered, or a decision lacks what it needs
     |   +-- JournalError               the transparency log was altered, is damaged, or is another one
     +-- MissingExtraError     exit 6   an optional dependency is not installed
+    +-- ReplayError           exit 7   a scan of the same inputs gives other numbers than were recorded
 
 An error says what happened, where (file, row, column) and what to do. It never carries prompt text,
 addresses or account ids.
@@ -171,3 +172,9 @@ class MissingExtraError(StillwatchError):
             f"{needed_for} needs the package {package!r}, which is not installed",
             hint=f"pip install 'stillwatch[{extra}]'",
         )
+
+
+class ReplayError(StillwatchError):
+    """A scan of the inputs that were recorded gives other numbers than were recorded."""
+
+    exit_code = 7
