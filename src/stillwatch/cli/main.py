@@ -29,6 +29,7 @@ from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
 from stillwatch.cli.evidence import evidence_app
 from stillwatch.cli.guard import guard_app
+from stillwatch.cli.intel import intel_app, intel_for, keep_aside
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
@@ -68,6 +69,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(guard_app, name="guard")
 app.add_typer(keys_app, name="keys")
+app.add_typer(intel_app, name="intel")
 app.add_typer(log_app, name="log")
 app.command("population")(population_command)
 app.command("watch")(watch)
@@ -215,6 +217,20 @@ def scan(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
     log: LogFile = None,
     log_key: LogKey = None,
+    intel: Annotated[
+        Path | None,
+        typer.Option(
+            "--intel", help="Store of partners' indicators: one more kind of evidence, never enough alone."
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", help="With --intel: the key ring with the keys agreed on with partners."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="With --intel: when it is asked which have expired; else the log's end."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Scan request logs for campaigns."""
@@ -223,6 +239,7 @@ def scan(
     pack = default_rules() if rules is None else load_rules(rules)
     earlier = None if previous is None else read_earlier(previous)
     freed = None if appeals is None else read_freed(appeals)
+    told = intel_for(intel, keys, at)
     scanned = _scan_with_progress(
         logs,
         quiet=as_json,
@@ -237,8 +254,10 @@ def scan(
         lookups=read_lookups(),
         rules=pack,
         keep_refused=keep_refused,
+        intel=told,
     )
     _write(scanned, out, force)
+    keep_aside(intel, scanned)
     commit(log, log_key, lambda: of_results(out), f"the results are in {out}")
     if as_json:
         groups = [
