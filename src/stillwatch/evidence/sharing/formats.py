@@ -24,6 +24,8 @@ class Format:
     """In a few words, with its version."""
     write: Callable[[Outgoing], bytes]
     """The whole file; the same bytes for the same record."""
+    wording: bool = False
+    """Whether it carries fingerprints."""
     accounts: bool = False
     """Whether it lists accounts, as pseudonyms unless asked for by name."""
 
@@ -31,19 +33,17 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     form.name: form
     for form in (
-        Format("stix", "STIX 2.1 bundle", stix),
-        Format("misp", "MISP event", misp),
-        Format("ocsf", "OCSF 1.5.0 Detection Finding", ocsf),
+        Format("stix", "STIX 2.1 bundle", stix, wording=True),
+        Format("misp", "MISP event", misp, wording=True),
+        Format("ocsf", "OCSF 1.5.0 Detection Finding", ocsf, wording=True),
         Format("navigator", "ATT&CK Navigator layer 4.5", navigator),
-        Format("csv", "indicators as CSV", indicators),
+        Format("csv", "indicators as CSV", indicators, wording=True),
         Format("decisions", "what is decided about each account, JSON lines", decisions, accounts=True),
     )
 }
 
 
-def share(
-    asked: Request, form: str, ring: KeyRing, tell: Callable[[str], None] = lambda text: None
-) -> bytes:
+def share(asked: Request, form: str, ring: KeyRing, tell: Callable[[str], None] = lambda text: None) -> bytes:
     """One campaign in one format. UsageError for an unknown format, and what `outgoing` raises."""
     if form not in FORMATS:
         raise UsageError(f"{form[:40]!a} is no format", hint=f"one of: {', '.join(FORMATS)}")
@@ -51,4 +51,4 @@ def share(
         raise UsageError(
             f"the format {form} lists no accounts", hint="--show-accounts is for --format decisions"
         )
-    return FORMATS[form].write(outgoing(asked, ring, tell))
+    return FORMATS[form].write(outgoing(asked, ring, tell, wording=FORMATS[form].wording))

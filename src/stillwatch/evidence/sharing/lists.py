@@ -18,7 +18,7 @@ COLUMNS = (
 def indicators(out: Outgoing) -> bytes:
     """CSV (RFC 4180, UTF-8): a row for the campaign, each fingerprint and each technique."""
     terms = out.terms
-    common = {
+    common: dict[str, object] = {
         "campaign": out.campaign,
         "first_day": f"{out.first_day:%Y-%m-%d}",
         "last_day": f"{out.last_day:%Y-%m-%d}",
@@ -29,7 +29,9 @@ def indicators(out: Outgoing) -> bytes:
         "as_of": stamp(out.modified),
         "generator": out.generator,
     }
-    rows = [{"kind": "campaign", "value": out.campaign, "accounts": out.accounts or "", **common}]
+    rows: list[dict[str, object]] = [
+        {"kind": "campaign", "value": out.campaign, "accounts": out.accounts or "", **common}
+    ]
     rows += [
         {
             "kind": "fingerprint",

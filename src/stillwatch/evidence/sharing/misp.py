@@ -48,7 +48,7 @@ def misp(out: Outgoing) -> bytes:
         from pymisp import MISPEvent
     except ImportError as error:
         raise MissingExtraError("pymisp", "sharing", needed_for="writing MISP events") from error
-    event = MISPEvent()
+    event: Any = MISPEvent()
     event.uuid = _uuid(out, "event")
     event.info = f"Unauthorised coordinated harvesting: {out.campaign}"
     event.set_date(out.first_day.date())

@@ -111,8 +111,14 @@ class Request:
     show_accounts: bool = False
 
 
-def outgoing(asked: Request, ring: KeyRing, tell: Callable[[str], None] = lambda text: None) -> Outgoing:
-    """The record of one campaign. `tell` hears, in words, what is missing in it.
+def outgoing(
+    asked: Request,
+    ring: KeyRing,
+    tell: Callable[[str], None] = lambda text: None,
+    *,
+    wording: bool = True,
+) -> Outgoing:
+    """The record of one campaign, with its fingerprints if `wording`. `tell` hears, in words, what is missing in it.
 
     UsageError: no such campaign, not a campaign, too few accounts, terms that cannot be; ResultError as
     `read_results`. A campaign that is revoked may have become anything meanwhile.
@@ -155,7 +161,7 @@ def outgoing(asked: Request, ring: KeyRing, tell: Callable[[str], None] = lambda
         claims=tuple(c.name for c in group.claims if c.holds and c.name in CLAIMS),
         capabilities=tuple(group.capabilities),
         techniques=tuple(Shown(CATALOGUE[t.id], observed(t.signals)) for t in techniques(group)),
-        fingerprints=_fingerprints(asked, group, ring, tell),
+        fingerprints=_fingerprints(asked, group, ring, tell) if wording else (),
         listed=tuple(sorted(_listed(members, names, raw), key=lambda row: row.account)),
         action=action,
         action_expires=min(asked.terms.expires, until or asked.terms.expires),

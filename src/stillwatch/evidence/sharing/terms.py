@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
 from stillwatch.schema.errors import UsageError
 from stillwatch.schema.intel import Tlp
@@ -36,13 +35,14 @@ def terms(
 ) -> Terms:
     """Checked terms. UsageError says what is wrong; a time without a zone is UTC."""
     wanted = tlp.strip().lower().removeprefix("tlp:")
-    if wanted not in TLP:
+    label = next((known for known in TLP if known == wanted), None)
+    if label is None:
         raise UsageError(f"{tlp!a} is no TLP 2.0 label", hint=f"one of: {', '.join(TLP)}")
     if not 0 <= confidence <= 100:
         raise UsageError("the confidence must be between 0 and 100")
     if len(sharer) > MOST_NAME or _ODD.search(sharer):
         raise UsageError(f"the sharer's name must be one line of at most {MOST_NAME} characters")
-    return Terms(cast(Tlp, wanted), confidence, _utc(expires), None if at is None else _utc(at), sharer)
+    return Terms(label, confidence, _utc(expires), None if at is None else _utc(at), sharer)
 
 
 def moment(text: str, option: str) -> datetime:
@@ -57,9 +57,8 @@ def moment(text: str, option: str) -> datetime:
 
 def stamp(when: datetime) -> str:
     """A time as STIX and others write it: `2026-12-31T08:00:00Z`, with fractions only where there are any."""
-    when = when.astimezone(UTC)
-    seconds = when.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-    return f"{seconds}.{when.microsecond // 1000:03d}Z" if when.microsecond else f"{seconds}Z"
+    exact = "milliseconds" if when.microsecond >= 1000 else "seconds"
+    return when.astimezone(UTC).isoformat(timespec=exact).replace("+00:00", "Z")
 
 
 def _utc(when: datetime) -> datetime:
