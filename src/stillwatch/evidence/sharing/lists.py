@@ -92,4 +92,4 @@ def decisions(out: Outgoing) -> bytes:
         {"account": row.account, "reason": "withdrawn" if out.revoked else row.reason, **common}
         for row in out.listed
     ]
-    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in (head, *rows))
+    return b"".join(json.dumps(row).encode() + b"\n" for row in (head, *rows))

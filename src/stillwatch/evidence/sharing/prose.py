@@ -26,11 +26,12 @@ def lines(out: Outgoing) -> list[str]:
     """What a person reads: summary, claims, techniques, limits, terms."""
     terms = out.terms
     text = [summary(out)]
-    text += [OBSERVED[claim] for claim in out.claims]
-    text += [f"{s.entry.framework} {s.entry.id} {s.entry.name}: {s.because}" for s in out.techniques]
-    text += [
-        LIMITS,
+    if not out.revoked:
+        text += [OBSERVED[claim] for claim in out.claims]
+        text += [f"{s.entry.framework} {s.entry.id} {s.entry.name}: {s.because}" for s in out.techniques]
+        text.append(LIMITS)
+    text.append(
         f"TLP:{terms.tlp.upper()}; confidence {terms.confidence} of 100; valid until {stamp(terms.expires)}; made by "
-        f"{out.generator}.",
-    ]
+        f"{out.generator}."
+    )
     return text

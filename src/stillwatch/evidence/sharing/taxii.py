@@ -153,7 +153,8 @@ def pull(wire: Wire, server: str, collection: str, since: datetime | None = None
                 where=wire.where,
                 hint="ask for less with --since",
             )
-        until = _time(wire.last_headers.get("x-taxii-date-added-last")) or until
+        told = wire.last_headers
+        until = _time(told.get("x-taxii-date-added-last") or told.get("x-taxii-date-added-first")) or until
         if page.get("more") is not True:
             return Pulled(_bundle(found), len(found), until)
         following = page.get("next")
