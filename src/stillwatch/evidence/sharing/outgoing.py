@@ -29,7 +29,7 @@ from stillwatch.schema.intel import LEAST_ACCOUNTS, FamilyFingerprint, rounded_d
 from stillwatch.schema.results import Group
 from stillwatch.store.decisions import Row, signed, standing
 from stillwatch.store.pseudonyms import KeyRing, Pseudonyms
-from stillwatch.store.results import read_findings, read_results
+from stillwatch.store.results import Results, read_results
 
 GENERATOR = "Stillwatch"
 REVIEW = "review"
@@ -123,9 +123,9 @@ def outgoing(
     UsageError: no such campaign, not a campaign, too few accounts, terms that cannot be; ResultError as
     `read_results`. A campaign that is revoked may have become anything meanwhile.
     """
-    group = _group(asked)
-    run = read_findings(asked.results).run
-    ended = _day(run.last_ts) + timedelta(days=1)
+    results = read_results(asked.results)
+    group = _group(asked, results)
+    ended = _day(results.findings.run.last_ts) + timedelta(days=1)
     action, until, taken_back = _decided(asked, ended)
     revoked = asked.revoked or taken_back is not None
     if group.verdict != "campaign" and not revoked:
@@ -139,7 +139,7 @@ def outgoing(
             else "it would expire before the log ends",
             hint="give a later --expires",
         )
-    members = _members(asked)
+    members = _members(asked, results)
     if len(members) < LEAST_ACCOUNTS and not revoked:
         raise UsageError(
             f"fewer than {LEAST_ACCOUNTS} accounts are left: nothing about so few leaves",
@@ -170,8 +170,8 @@ def outgoing(
     )
 
 
-def _group(asked: Request) -> Group:
-    group = next((g for g in read_findings(asked.results).groups if g.id == asked.campaign), None)
+def _group(asked: Request, results: Results) -> Group:
+    group = next((g for g in results.findings.groups if g.id == asked.campaign), None)
     if group is None:
         raise UsageError(
             f"{asked.campaign[:40]!a} is no group of {asked.results}",
@@ -211,9 +211,9 @@ def _modified(asked: Request, ended: datetime, taken_back: datetime | None, revo
     return ended
 
 
-def _members(asked: Request) -> dict[str, str]:
+def _members(asked: Request, results: Results) -> dict[str, str]:
     """Role by account id, without those who were freed."""
-    rows = read_results(asked.results).accounts.select(["account_id", "campaign_id", "role"]).to_pydict()
+    rows = results.accounts.select(["account_id", "campaign_id", "role"]).to_pydict()
     freed = set(asked.without)
     return {
         account: role
