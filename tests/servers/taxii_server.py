@@ -52,7 +52,11 @@ def medallion(folder: Path, page: int = 20) -> Iterator[Taxii]:
     }  # fmt: skip
     (folder / "data.json").write_text(json.dumps(data))
     settings = {
-        "backend": {"module_class": "MemoryBackend", "filename": str(folder / "data.json")},
+        "backend": {
+            "module": "medallion.backends.memory_backend",
+            "module_class": "MemoryBackend",
+            "filename": str(folder / "data.json"),
+        },
         "users": {USER: PASSWORD},
         "taxii": {"max_page_size": page},
     }

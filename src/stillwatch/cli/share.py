@@ -13,7 +13,14 @@ from stillwatch.cli.keys import Keys
 from stillwatch.evidence.sharing import FORMATS, TLP, Request, moment, terms
 from stillwatch.evidence.sharing import share as write
 from stillwatch.evidence.sharing.freed import read_freed
-from stillwatch.evidence.sharing.taxii import VARIABLE, authorization, pull, push, read_bundle
+from stillwatch.evidence.sharing.taxii import (
+    VARIABLE,
+    authorization,
+    pull,
+    push,
+    read_bundle,
+    without_definitions,
+)
 from stillwatch.evidence.sharing.wire import Wire
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.files import write_whole
@@ -125,11 +132,20 @@ def push_command(
     collection: Collection,
     auth_file: AuthFile = None,
     ca: Trusted = None,
+    definitions: Annotated[
+        bool,
+        typer.Option("--definitions", help="Extension Definitions, too: medallion 3.0.0 breaks on them."),
+    ] = False,
 ) -> None:
     """Put a bundle into a collection of a TAXII 2.1 server."""
-    objects = read_bundle(file)
+    every = read_bundle(file)
+    objects = every if definitions else without_definitions(every)
     taken = push(objects, Wire(server, auth=authorization(auth_file), ca=ca), server, collection)
     print(f"{taken} objects are in the collection {collection}")
+    if left := len(every) - len(objects):
+        print(
+            f"{left} extension definitions were left out: some servers break on them; --definitions sends them, too"
+        )
 
 
 @share_app.command("pull")

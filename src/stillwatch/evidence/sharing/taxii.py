@@ -100,6 +100,15 @@ def read_bundle(path: Path) -> list[dict[str, Any]]:
     return objects
 
 
+def without_definitions(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The objects but Extension Definitions.
+
+    The property `version` that these must have is taken for a time by medallion, TAXII's reference server: once a
+    collection holds one, medallion 3.0.0 answers nobody who asks for its objects any more.
+    """
+    return [plain for plain in objects if plain["type"] != "extension-definition"]
+
+
 def push(objects: list[dict[str, Any]], wire: Wire, server: str, collection: str) -> int:
     """Put `objects` into a collection; how many were taken. OutputError if one is refused, InputError as `Wire`."""
     there = _collection(wire, server, collection)
@@ -130,7 +139,7 @@ def push(objects: list[dict[str, Any]], wire: Wire, server: str, collection: str
 
 
 def pull(wire: Wire, server: str, collection: str, since: datetime | None = None) -> Pulled:
-    """All objects that the collection was given after `since`. InputError if the server's answers cannot be used."""
+    """All objects that the collection was given after `since`. InputError if the answers cannot be used."""
     there = _collection(wire, server, collection)
     if not _allowed(wire, there, "can_read"):
         raise InputError("the collection is not for reading by us", where=wire.where)
@@ -138,7 +147,7 @@ def pull(wire: Wire, server: str, collection: str, since: datetime | None = None
     if since is not None:
         asked["added_after"] = stamp(since)
     found: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     size, until = 0, None
     for _ in range(MOST_PAGES):
         page = _taxii(wire, lambda: there.get_objects(**asked))
@@ -157,10 +166,11 @@ def pull(wire: Wire, server: str, collection: str, since: datetime | None = None
         until = _time(told.get("x-taxii-date-added-last") or told.get("x-taxii-date-added-first")) or until
         if page.get("more") is not True:
             return Pulled(_bundle(found), len(found), until)
-        following = page.get("next")
-        if not isinstance(following, str) or not _CURSOR.fullmatch(following) or following in seen:
+        following, known = page.get("next"), len(seen)
+        seen |= {(o["id"], str(o.get("modified", ""))) for o in objects}
+        # The name of the next page may stay the same (medallion's does), but it has to bring something.
+        if not isinstance(following, str) or not _CURSOR.fullmatch(following) or len(seen) == known:
             raise InputError("the server's pages go on without an end", where=wire.where)
-        seen.add(following)
         asked["next"] = following
     raise InputError(f"the collection has more than {MOST_PAGES:,} pages", where=wire.where)
 

@@ -57,7 +57,7 @@ def moment(text: str, option: str) -> datetime:
 
 def stamp(when: datetime) -> str:
     """A time as STIX and others write it: `2026-12-31T08:00:00Z`, with fractions only where there are any."""
-    exact = "milliseconds" if when.microsecond >= 1000 else "seconds"
+    exact = "microseconds" if when.microsecond % 1000 else "milliseconds" if when.microsecond else "seconds"
     return when.astimezone(UTC).isoformat(timespec=exact).replace("+00:00", "Z")
 
 

@@ -140,7 +140,7 @@ class Wire:
         parts = urlsplit(url)
         if (parts.scheme, parts.netloc) != (self._parts.scheme, self._parts.netloc):
             raise self._fault("the server names another server")
-        target = parts.path + (f"?{urlencode(params)}" if params else "")
+        target = parts.path + (f"?{urlencode(params, doseq=True)}" if params else "")
         sent = {"User-Agent": "stillwatch", "Accept-Encoding": "identity", **(headers or {})}
         if self._auth is not None:
             sent["Authorization"] = self._auth
