@@ -33,6 +33,7 @@ from stillwatch.scan.content import capabilities, counts, elicitation
 from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.scan.partner import evidence_of
 from stillwatch.scan.scoring import scoring_tables
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
@@ -219,6 +220,7 @@ def _evidence(judged: Judged, finding: Finding) -> tuple[list[Evidence], list[Ev
         else:
             text = not_fired(direct.name, direct.observed, direct.expected)
             against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
+    evidence += evidence_of(finding)
     if finding.fired(judged.direct_level) and only_signups(finding, judged.direct_level):
         text = TEAMS_WORDS.format(100 * finding.web)
         against.append(Evidence(kind="COUNTER", signal="came_together", bits=0.0, text=text))

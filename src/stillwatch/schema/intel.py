@@ -1,8 +1,8 @@
 """What partners tell each other of confirmed campaigns: keyed fingerprints of their wording, never wording.
 
 A fingerprint holds short keyed hashes of some of the postings (hashes of three words in a row, `sketch`) that the own
-families of a confirmed campaign consist of. The key is agreed on between two partners (purpose `fingerprint` of the key
-ring), so that only they can compare it with anything, and a third who collects feeds cannot join them.
+families of a confirmed campaign consist of. The key is agreed on between two partners (purpose `fingerprint` of the
+key ring): only they can compare it with anything, and a third who collects feeds cannot join them.
 
 In STIX 2.1 an Indicator carries them in an extension (`extension_type` `property-extension`), in the property
 `fingerprints`: a list of `FamilyFingerprint` as JSON. Our own plain feed is `Feed`. Both travel in a DSSE envelope.
@@ -10,6 +10,7 @@ In STIX 2.1 an Indicator carries them in an extension (`extension_type` `propert
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Literal
 
@@ -21,10 +22,10 @@ LEAST_HASHES, MOST_HASHES = 8, 64
 """Hashes of one fingerprint: fewer match by chance, more tell too much."""
 SHARED_LEVEL = 2
 """Only postings that the sketch keeps at this selection level (one in four) are shared, where there are enough: all
-texts but the longest keep them, and few of them overlap, so that one that is guessed hardly helps to guess the next."""
+texts but the longest keep them, and few of them overlap, so that one that is guessed hardly helps with the next."""
 LEAST_ACCOUNTS, LEAST_ENTITIES = 5, 2
-LEAST_SHARE = 0.25
-"""Lowest `least` that is accepted."""
+LEAST_SHARE, LEAST_HITS = 0.2, 3
+"""Share of a fingerprint, and number of its hashes, below which nothing matches, whatever `least` says."""
 PROPERTY = "fingerprints"
 """Name of the property in a STIX extension."""
 FEED_TYPE = "application/vnd.stillwatch.intel+json"
@@ -52,6 +53,10 @@ class FamilyFingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     entities: int
     """Different holders that nothing known ties to each other, at least 2; rounded down to 2, 5, 10, ..."""
     capabilities: list[str]
+
+    def needed(self) -> int:
+        """How many of the hashes wording must hold to match."""
+        return max(LEAST_HITS, math.ceil(max(self.least, LEAST_SHARE) * len(self.hashes)))
 
 
 class Indicator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,7 +1,7 @@
 """HMAC-SHA-256 (RFC 2104, FIPS 180-4) of many postings under one key, compiled.
 
-The library's costs 2 us a posting, most of it the call; a million are wanted in a scan, and a few dozen in each request
-that the guard sees. Tests hold every value to the library's.
+The library's costs 2.5 us a posting, most of it the call; a million are wanted in a scan, and a few dozen in each
+request that the guard sees. Tests hold every value to the library's.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from stillwatch.schema.errors import UsageError, Where
+from stillwatch.scan.partner import DECISIVE
+from stillwatch.schema.errors import UsageError
 from stillwatch.schema.intel import (
     HASH_HEX,
     LEAST_ACCOUNTS,
@@ -31,8 +32,10 @@ from stillwatch.store.pseudonyms import Pseudonyms
 from stillwatch.store.results import read_findings, read_results, read_scoring
 from stillwatch.views.families import selection_level
 
-LEAST = 0.35
-"""Share of the hashes that wording must hold; docs/intel.md has what it costs and saves, measured."""
+LEAST = 0.25
+"""Share of the hashes that wording must hold; docs/intel.md has what other shares find and confuse, measured."""
+TEMPLATE_SHARE = 0.6
+"""Families with fewer holders than this share of the fullest are what stood in the slots: they only fill up."""
 OWN_SHARE = 0.5
 """Of a family's holders that must be the campaign's members."""
 TYING = ("payment", "device")
@@ -70,28 +73,33 @@ def fingerprints_of(
     """Fingerprints of one campaign of a results folder: one of its prompts, one of its system prompts, or fewer.
 
     `public`: postings of published prompts (`Lookups.public_postings`), which are left out one by one. UsageError
-    if the folder has no such campaign, ResultError if it cannot be used.
+    if the folder has no such campaign or it must not be shared, ResultError if it cannot be used.
+    """
+    own, entity = confirmed_wording(folder, campaign)
+    known = np.zeros(0, np.uint64) if public is None else public
+    found = [fingerprint([w for w in own if w.part == part], entity, names, known) for part in PARTS]
+    return [made for made in found if made is not None]
+
+
+def confirmed_wording(folder: Path, campaign: str) -> tuple[list[Wording], I64]:
+    """The own families of a confirmed campaign, and the entity of each account of the results.
+
+    UsageError for what is no campaign, or one only by what a partner said: to share that would be an echo.
     """
     group = next((g for g in read_findings(folder).groups if g.id == campaign), None)
     if group is None or group.verdict != "campaign":
         raise UsageError(
-            f"{campaign} is no campaign of this results folder"
+            f"{campaign!a} is no campaign of this results folder"
             if group is None
-            else f"{campaign} is a {group.verdict}: only what is confirmed is shared",
-            hint=f"`stillwatch explain` lists the groups of {Where(str(folder))}",
+            else f"{campaign} is a group with the verdict {group.verdict}: only what is confirmed is shared",
+            hint="`stillwatch explain` lists the groups of a results folder",
         )
-    own, entity = _own(folder, campaign)
-    found = []
-    for part in PARTS:
-        made = fingerprint(
-            [w for w in own if w.part == part],
-            entity,
-            names,
-            np.zeros(0, np.uint64) if public is None else public,
+    if any(part.kind == "PARTNER" and part.signal == DECISIVE for part in group.evidence):
+        raise UsageError(
+            f"{campaign} is a campaign only by what a partner said: to share it would be an echo",
+            hint="share it once a scan confirms it without --intel",
         )
-        if made is not None:
-            found.append(made)
-    return found
+    return _own(folder, campaign)
 
 
 def fingerprint(
@@ -99,20 +107,10 @@ def fingerprint(
 ) -> FamilyFingerprint | None:
     """Fingerprint of the wording `own` of one part, None where there is too little of it.
 
-    `entity` int64[accounts]: accounts with the same number are one entity. Wording that most members hold comes
-    first: it is the template, while fewer hold what stood in its slots.
+    `entity` int64[accounts]: accounts with the same number are one entity.
     """
-    fit = [
-        w
-        for w in own
-        if len(w.holders) >= LEAST_ACCOUNTS and len(np.unique(entity[w.holders])) >= LEAST_ENTITIES
-    ]
-    if not fit:
-        return None
-    posting = np.concatenate([w.postings for w in fit])
-    held = np.repeat([len(w.holders) for w in fit], [len(w.postings) for w in fit])
-    keep = ~np.isin(posting, public)
-    posting, held = posting[keep], held[keep]
+    fit = shareable(own, entity)
+    posting, held = template_of(fit, public)
     level = selection_level(posting)
     enough = [step for step in range(SHARED_LEVEL, -1, -1) if (level >= step).sum() >= LEAST_HASHES]
     if not enough:
@@ -133,6 +131,30 @@ def fingerprint(
         entities=rounded_down(len(np.unique(entity[holders]))),
         capabilities=sorted({name for w in fit for name in w.capabilities}),
     )
+
+
+def shareable(own: Sequence[Wording], entity: I64) -> list[Wording]:
+    """Families that enough accounts of enough entities hold."""
+    return [
+        w
+        for w in own
+        if len(w.holders) >= LEAST_ACCOUNTS and len(np.unique(entity[w.holders])) >= LEAST_ENTITIES
+    ]
+
+
+def template_of(fit: Sequence[Wording], public: U64) -> tuple[U64, I64]:
+    """(postings, holders of each) that make up a template: those that most members hold, where they suffice.
+
+    Fewer hold what stood in the slots, which other operations of the same people fill with something else.
+    """
+    if not fit:
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    posting = np.concatenate([w.postings for w in fit])
+    held = np.repeat([len(w.holders) for w in fit], [len(w.postings) for w in fit])
+    keep = ~np.isin(posting, public)
+    posting, held = posting[keep], held[keep]
+    template = held >= TEMPLATE_SHARE * held.max(initial=0)
+    return (posting[template], held[template]) if template.sum() >= LEAST_HASHES else (posting, held)
 
 
 def _own(folder: Path, campaign: str) -> tuple[list[Wording], I64]:
