@@ -16,8 +16,9 @@ from stillwatch.evidence.note import read_checkpoint
 from stillwatch.evidence.read import checkpoint, entries, prove_entry, prove_growth
 from stillwatch.evidence.verify import verify
 from stillwatch.schema.errors import JournalError, OutputError, StillwatchError, UsageError, Where
+from stillwatch.store.appeals import read_appeals
 from stillwatch.store.decisions import read_decisions
-from stillwatch.store.events import Event, of_decisions, of_results
+from stillwatch.store.events import Event, of_appeals, of_decisions, of_results
 from stillwatch.store.files import write_whole
 
 log_app = typer.Typer(
@@ -182,13 +183,30 @@ def prove(
 @log_app.command("take")
 def take(
     log: Log,
-    source: Annotated[Path, typer.Argument(help="A file of decisions, or the results folder of a scan.")],
+    source: Annotated[
+        Path, typer.Argument(help="A file of decisions or of appeals, or the results folder of a scan.")
+    ],
     key: Key,
 ) -> None:
     """Commit what is there already; what the log has, it does not take twice."""
-    events = of_results(source) if source.is_dir() else of_decisions(read_decisions(source))
+    if source.is_dir():
+        events = of_results(source)
+    elif _of_appeals(source):
+        events = of_appeals(read_appeals(source))
+    else:
+        events = of_decisions(read_decisions(source))
     if not events:
         raise UsageError(f"{source} holds nothing to take")
     with TransparencyLog(log, read_key(key)) as journal:
         new = journal.append_all(events)
     print(f"{new:,} events added, {len(events) - new:,} were there")
+
+
+def _of_appeals(path: Path) -> bool:
+    """Whether the first row of a file is one of appeals. What is neither is told by whoever reads decisions."""
+    try:
+        with path.open("rb") as handle:
+            first = json.loads(handle.readline(1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.get("did") in ("receive", "decide")
