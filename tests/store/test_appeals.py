@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillwatch.schema import DecisionError, UsageError
-from stillwatch.store.appeals import CODES, Row, cases, decide, freed, freed_by, head_of, read_appeals, receive
+from stillwatch.store.appeals import (
+    CODES,
+    Row,
+    cases,
+    decide,
+    freed,
+    freed_by,
+    head_of,
+    read_appeals,
+    receive,
+)
 from stillwatch.store.decisions import Signer
 from stillwatch.store.events import of_appeals
 from stillwatch.store.pseudonyms import Pseudonyms
@@ -98,7 +108,10 @@ def test_every_change_to_the_file_is_found(path: Path) -> None:
                 continue
             changed = {**plain, name: {**value, "code": "other"} if name == "ruling" else f"{value}x"}
             path.write_bytes(
-                b"".join(lines[:number]) + json.dumps(changed).encode() + b"\n" + b"".join(lines[number + 1 :])
+                b"".join(lines[:number])
+                + json.dumps(changed).encode()
+                + b"\n"
+                + b"".join(lines[number + 1 :])
             )
             with pytest.raises(DecisionError, match="altered here|no row of appeals"):
                 read_appeals(path)

@@ -22,6 +22,7 @@ from stillwatch.evidence.sharing.taxii import (
     without_definitions,
 )
 from stillwatch.evidence.sharing.wire import Wire
+from stillwatch.ingest.lookup import read_lookups
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.files import write_whole
 from stillwatch.store.pseudonyms import KeyRing
@@ -92,7 +93,9 @@ def campaign_command(
     ] = False,
     without: Annotated[
         Path | None,
-        typer.Option("--without", help="Account ids, one a line, that an appeal freed: they count nowhere."),
+        typer.Option(
+            "--without", help="File of appeals, or account ids one a line: who was freed counts nowhere."
+        ),
     ] = None,
     show_accounts: Annotated[
         bool,
@@ -117,6 +120,7 @@ def campaign_command(
         decisions=None if decisions is None else read_decisions(decisions),
         revoked=revoked,
         show_accounts=show_accounts,
+        public=read_lookups().public_postings,
     )
     data = write(asked, format, KeyRing.read(keys), _tell)
     write_whole(out, [data], "the export")

@@ -17,7 +17,8 @@ from stillwatch.campaign import techniques as t
 from stillwatch.evidence.sharing import FORMATS, Request, outgoing, share, terms
 from stillwatch.evidence.sharing.freed import read_freed
 from stillwatch.evidence.sharing.words import OBSERVED, at_least
-from stillwatch.schema.errors import FormatError, InputError, UsageError
+from stillwatch.schema.errors import DecisionError, FormatError, InputError, UsageError
+from stillwatch.store.appeals import decide, receive
 from stillwatch.store.decisions import Did, Order, Signer, approve, propose, read_decisions, revoke
 from stillwatch.store.pseudonyms import KeyRing
 from stillwatch.store.results import Results
@@ -249,6 +250,22 @@ def test_the_list_of_the_freed_is_read_or_refused(tmp_path: Path) -> None:
         read_freed(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         read_freed(tmp_path / "none")
+
+
+def test_a_file_of_appeals_is_read_as_one(tmp_path: Path, keys: KeyRing) -> None:
+    path = tmp_path / "appeals.jsonl"
+    names = keys.names("appeal")
+    for account in ("acct-1", "acct-2"):
+        receive(path, account, CAMPAIGN, names, NOW)
+    assert read_freed(path) == frozenset()
+    decide(
+        path, "acct-1", campaign=CAMPAIGN, outcome="reversed", code="contract", note="Seen.", results="0" * 64,
+        evidence_until="2026-01-03T23:00:00Z", names=names, signer=ANNA, at=NOW + timedelta(days=1),
+    )  # fmt: skip
+    assert read_freed(path) == {"acct-1"}
+    path.write_bytes(path.read_bytes().replace(b"acct-1", b"acct-3"))
+    with pytest.raises(DecisionError, match="altered"):
+        read_freed(path)
 
 
 def test_the_command_says_what_it_did_and_warns_of_raw_ids(

@@ -1,22 +1,29 @@
-"""The list of accounts that an appeal freed, which no export may count or name."""
+"""The accounts that an appeal freed, which no export may count or name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from stillwatch.schema.errors import FormatError, InputError, Where
+from stillwatch.store.appeals import freed
 
 MOST_BYTES = 64 << 20
 
 
 def read_freed(path: Path) -> frozenset[str]:
-    """Account ids, one a line, UTF-8; empty lines count for nothing. InputError where the file cannot be used."""
+    """The accounts that a file of appeals frees, or that a list names: ids, one a line, UTF-8, empty lines left out.
+
+    A file that begins with `{` is one of appeals. InputError where the file cannot be used, DecisionError where the
+    appeals were altered or are not rightly signed.
+    """
     where = Where(path.name)
     try:
         with path.open("rb") as handle:
             data = handle.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"the list of accounts cannot be read: {error.strerror}", where=where) from error
+    if data.startswith(b"{"):
+        return frozenset(freed(path))
     if len(data) > MOST_BYTES:
         raise FormatError("the list of accounts is larger than 64 MiB", where=where)
     try:

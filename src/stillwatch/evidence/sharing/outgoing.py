@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -109,6 +111,8 @@ class Request:
     """Rows of a file of decisions: what is done, and whether it was taken back."""
     revoked: bool = False
     show_accounts: bool = False
+    public: npt.NDArray[np.uint64] | None = None
+    """Postings of published prompts (`Lookups.public_postings`), which no fingerprint has."""
 
 
 def outgoing(
@@ -240,7 +244,7 @@ def _fingerprints(
         )
         return ()
     with _without(asked.results, asked.without) as folder:
-        found = fingerprints_of(folder, group.id, keys[0])
+        found = fingerprints_of(folder, group.id, keys[0], asked.public)
     if not found:
         tell(f"no fingerprints: no wording of its own is held by {LEAST_ACCOUNTS} accounts of 2 entities")
     return tuple(found)

@@ -35,8 +35,9 @@ TLP_MARKINGS = {
 """TLP 2.0 as OASIS published it (cti-stix-common-objects); STIX 2.1 itself only has TLP 1.0."""
 FAMILY = "x-stillwatch-prompt-family"
 """What patterns call the observable: text whose postings, hashed under the partners' key, are compared."""
-FIXED = "2026-11-01T00:00:00.000Z"
-"""Creation time of what is the same in every bundle."""
+FIXED = "2021-06-10T00:00:00.000Z"
+"""Creation time of what is the same in every bundle: that of STIX 2.1, older than any campaign, because readers take
+the newest time of a bundle for the bundle's own."""
 
 
 def _fixed(kind: str, name: str) -> str:
