@@ -148,6 +148,13 @@ def _order(**changes: object) -> Order:
     return msgspec.structs.replace(order, **changes)
 
 
+def decided(path: Path, campaign: str, one: Signer, two: Signer) -> None:
+    """A file with a decision that two people made and one took back."""
+    digest = propose(path, _order(campaign=campaign), one).digest
+    approve(path, digest, two, NOW)
+    revoke(path, digest, one, NOW + timedelta(days=1))
+
+
 def test_what_is_done_is_what_two_people_decided(asked: Request, keys: KeyRing, tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     asked = replace(asked, terms=replace(TERMS, at=NOW + timedelta(days=1)))
