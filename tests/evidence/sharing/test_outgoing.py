@@ -112,9 +112,7 @@ def test_wording_that_only_the_freed_made_common_is_not_shared(
     # Five are left: too few of them hold any one family, or just enough; never more than there are.
     left = outgoing(replace(with_wording, without=set(members[5:])), keys, heard.append)
     assert all(f.accounts == 5 for f in left.fingerprints)
-    assert left.fingerprints or heard == [
-        "no fingerprints: no wording of its own is held by 5 accounts of 2 entities"
-    ]
+    assert left.fingerprints or heard[0].startswith("no fingerprints: too little wording of its own")
 
 
 def test_without_an_agreed_key_there_are_no_fingerprints_and_it_is_said(
