@@ -280,7 +280,7 @@ def test_the_wire_stays_with_its_server() -> None:
     "url",
     ["http://taxii.example/api1/", "ftp://127.0.0.1/", "file:///etc/passwd", "https://", "https://u:p@x.example/",
      "https://x.example/?a=b", "https://x.example/#a", "http://[::1", "https://x.example:99999/", "http://127.1/",
-     "http://localhost.example/", "nothing"],
+     "http://localhost.example/", "nothing", "https://x.example/a b", "https://x.example/\r\nX: y", "https://ü.example/"],
 )  # fmt: skip
 def test_a_server_that_may_not_be_asked_is_refused_at_once(url: str) -> None:
     with pytest.raises(UsageError) as stop:
