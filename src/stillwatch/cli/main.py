@@ -35,6 +35,7 @@ from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
 from stillwatch.cli.options import Appeals, AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.population import population_command
+from stillwatch.cli.share import share_app
 from stillwatch.cli.show import groups_table
 from stillwatch.cli.watch import watch
 from stillwatch.ingest import open_log, write_canonical
@@ -72,6 +73,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(intel_app, name="intel")
 app.add_typer(log_app, name="log")
 app.command("population")(population_command)
+app.add_typer(share_app, name="share")
 app.command("watch")(watch)
 
 
