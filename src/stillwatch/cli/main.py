@@ -28,6 +28,7 @@ from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
 from stillwatch.cli.guard import guard_app
 from stillwatch.cli.interrupt import Interrupts
+from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.show import groups_table
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
 app.add_typer(guard_app, name="guard")
+app.add_typer(keys_app, name="keys")
 app.add_typer(log_app, name="log")
 app.command("watch")(watch)
 
