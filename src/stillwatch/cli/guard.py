@@ -13,10 +13,12 @@ import msgspec
 import typer
 
 from stillwatch.cli.decisions import approve_command, decisions_command, propose_command, revoke_command
+from stillwatch.cli.log import LogFile, LogKey, commit, ready
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.cli.publish import publish_command
 from stillwatch.cli.serve import Secrets, serve
 from stillwatch.guard.build import VALID_DAYS, Beside, build
+from stillwatch.guard.committed import of_snapshot
 from stillwatch.guard.config import GATEWAYS, Setup, render
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
@@ -69,11 +71,14 @@ def snapshot(
         float, typer.Option(help="Days after the log's end for which it may be used.")
     ] = VALID_DAYS,
     secret_file: Secrets = None,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Make what a gateway needs from the results of a scan."""
     if not 0 < days <= 365:
         raise UsageError("--days must be more than 0 and at most 365")
     secret = read_secret(secret_file)
+    ready(log, log_key)
     rules, name = policy_of(policy)
     head = _head_before(out, secret) if decisions is not None else None
     beside = Beside(
@@ -91,6 +96,7 @@ def snapshot(
         f"{len(arrays['api_key_hash']):,} API keys, mode {rules.mode}, "
         f"{len(loaded.enforced)} campaigns with an order to act"
     )
+    commit(log, log_key, lambda: [of_snapshot(out)], f"the snapshot is in {out}")
 
 
 def _head_before(out: Path, secret: Secret) -> str | None:

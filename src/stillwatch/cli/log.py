@@ -17,9 +17,11 @@ from stillwatch.evidence.note import Checkpoint, read_checkpoint
 from stillwatch.evidence.read import checkpoint, entries, prove_entry, prove_growth
 from stillwatch.evidence.timestamp import ask, stamped
 from stillwatch.evidence.verify import verify
+from stillwatch.guard.committed import of_snapshot
+from stillwatch.guard.layout import MAGIC
 from stillwatch.schema.errors import JournalError, OutputError, StillwatchError, UsageError, Where
 from stillwatch.store.decisions import read_decisions
-from stillwatch.store.events import Event, of_decisions, of_results
+from stillwatch.store.events import Event, of_decisions, of_results, of_tables
 from stillwatch.store.files import write_whole
 
 log_app = typer.Typer(
@@ -276,13 +278,31 @@ def prove(
 @log_app.command("take")
 def take(
     log: Log,
-    source: Annotated[Path, typer.Argument(help="A file of decisions, or the results folder of a scan.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A file of decisions, a snapshot, the results folder of a scan, or a folder of `ingest` or `sketch`."
+        ),
+    ],
     key: Key,
 ) -> None:
     """Commit what is there already; what the log has, it does not take twice."""
-    events = of_results(source) if source.is_dir() else of_decisions(read_decisions(source))
+    events = _events_of(source)
     if not events:
         raise UsageError(f"{source} holds nothing to take")
     with TransparencyLog(log, read_key(key)) as journal:
         new = journal.append_all(events)
     print(f"{new:,} events added, {len(events) - new:,} were there")
+
+
+def _events_of(source: Path) -> Sequence[Event]:
+    """What is told of something that is there already."""
+    if source.is_dir():
+        written = (source / "exchanges.parquet").exists() and not (source / "findings.json").exists()
+        return of_tables(source) if written else of_results(source)
+    try:
+        with source.open("rb") as file:
+            snapshot = file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        snapshot = False
+    return [of_snapshot(source)] if snapshot else of_decisions(read_decisions(source))

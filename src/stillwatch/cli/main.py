@@ -43,7 +43,7 @@ from stillwatch.scan.preview import preview
 from stillwatch.scan.run import version
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch import default_rules, load_rules
-from stillwatch.store.events import of_results
+from stillwatch.store.events import of_results, of_tables
 from stillwatch.store.results import read_earlier, read_results, refuse_existing, results_of, write_results
 
 app = typer.Typer(
@@ -285,8 +285,11 @@ def ingest(
     map_: Overrides = None,
     strict: Strict = False,
     keep_refused: KeepRefused = False,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Bring logs of any known format to the canonical tables."""
+    ready(log, log_key)
     with open_log(
         logs,
         format=format,
@@ -295,9 +298,10 @@ def ingest(
         extras=True,
         strict=strict,
         lookups=read_lookups(),
-    ) as log:
-        rows = write_canonical(log, out, keep_refused=keep_refused)
-        print(f"{rows:,} rows written to {out}, {len(log.refusals):,} refused")
+    ) as source:
+        rows = write_canonical(source, out, keep_refused=keep_refused)
+        print(f"{rows:,} rows written to {out}, {len(source.refusals):,} refused")
+    commit(log, log_key, lambda: of_tables(out), f"the tables are in {out}")
 
 
 @app.command()
@@ -313,11 +317,14 @@ def sketch(
     references: SideTable = None,
     rules: Rules = None,
     strict: Strict = False,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Write logs without their text: fingerprints instead of prompts, to be scanned elsewhere with the same findings.
 
     The fingerprints are made with public constants: whoever holds them can tell whether a text that they know occurs.
     """
+    ready(log, log_key)
     side = _side(accounts=accounts, sanctions=sanctions, releases=releases, references=references)
     pack = default_rules() if rules is None else load_rules(rules)
     with open_log(
@@ -328,9 +335,10 @@ def sketch(
         side=side,
         strict=strict,
         lookups=read_lookups(),
-    ) as log:
-        rows = write_canonical(log, out, sketched=True, rules=pack)
-        print(f"{rows:,} rows without text written to {out}, {len(log.refusals):,} refused")
+    ) as source:
+        rows = write_canonical(source, out, sketched=True, rules=pack)
+        print(f"{rows:,} rows without text written to {out}, {len(source.refusals):,} refused")
+    commit(log, log_key, lambda: of_tables(out), f"the tables are in {out}")
 
 
 @app.command()

@@ -11,6 +11,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillwatch.schema.errors import ResultError, Where
 from stillwatch.schema.journal import Json
 from stillwatch.store.decisions import Did, Row
 from stillwatch.store.results import read_findings, results_digest
@@ -65,6 +69,20 @@ def _finding(group: dict[str, Json], results: str, run: str | None) -> Event:
     told: dict[str, Json] = {name: group[name] for name in ("verdict", "why", "accounts", "exchanges")}
     told |= {"group": group["id"], "results": results, "sha256": hashlib.sha256(plain.encode()).hexdigest()}
     return "finding", told if run is None else told | {"run": run}
+
+
+def of_tables(folder: Path) -> list[Event]:
+    """Each table that was written to a folder (`ingest`, `sketch`), as one `partition`. ResultError if unreadable."""
+    events: list[Event] = []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            data = path.read_bytes()
+            rows = pq.read_metadata(path).num_rows
+        except (OSError, pa.ArrowException) as error:
+            raise ResultError("a table is missing or damaged", where=Where(path.name)) from error
+        told: dict[str, Json] = {"file": path.name, "rows": rows, "sha256": hashlib.sha256(data).hexdigest()}
+        events.append(("partition", told))
+    return events
 
 
 def of_decisions(rows: Sequence[Row]) -> list[Event]:
