@@ -223,7 +223,7 @@ def test_tables_snapshots_and_what_ran_out_are_committed(
 ) -> None:
     monkeypatch.setenv("STILLWATCH_GUARD_SECRET", "x" * 32)
     few, tables = tmp_path / "few.jsonl", tmp_path / "tables"
-    row = '{"exchange_id": "e%d", "ts": "2026-01-01T00:00:00Z", "account_id": "acct-%d", "model": "m", "prompt": "hi"}\n'
+    row = '{"exchange_id": "e%d", "ts": "2026-01-01T00:00:00Z", "account_id": "a%d", "model": "m", "prompt": "hi"}\n'
     few.write_text(row % (1, 1) + row % (2, 2) + "{}\n")
     assert run("ingest", few, "--out", tables, *with_log(log))[0] == 0
     assert run("sketch", few, "--out", tmp_path / "sketched", *with_log(log))[0] == 0
@@ -265,7 +265,7 @@ def test_the_key_is_changed_at_a_terminal(run: Run, log: Path, tmp_path: Path) -
     assert stat.S_IMODE(new.stat().st_mode) == 0o600
     code, shown, _ = run("log", "verify", log, "--vkey", tmp_path / "vkey")
     assert code == 0
-    assert "1 changes of the key" in shown
+    assert "1 change of the key" in shown
     assert (tmp_path / "vkey").read_text().strip() in shown
     assert said.split("The new one: ")[1].strip() in shown
     code, _, said = run("log", "rotate", log, "--key", old, "--new-key", tmp_path / "more.pem", "--make")

@@ -142,7 +142,8 @@ def verify_command(
     print(f"Root: {found.root.hex()}")
     print(f"Key:  {found.vkey}{'' if public is None else ', as expected'}")
     if len(found.keys) > 1:
-        print(f"{len(found.keys) - 1} changes of the key, each signed by the one before; the first:")
+        changes = "1 change" if len(found.keys) == 2 else f"{len(found.keys) - 1} changes"
+        print(f"{changes} of the key, each signed by the one before; the first:")
         print(f"      {found.keys[0]}")
     for name, size in found.noted.items():
         print(f"{name}: the log goes on from its {size:,} entries, none of which was removed or changed")
