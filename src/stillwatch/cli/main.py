@@ -31,6 +31,7 @@ from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
+from stillwatch.cli.privacy import forget, retain_app
 from stillwatch.cli.show import groups_table
 from stillwatch.cli.watch import watch
 from stillwatch.ingest import open_log, write_canonical
@@ -57,6 +58,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(guard_app, name="guard")
 app.add_typer(keys_app, name="keys")
 app.add_typer(log_app, name="log")
+app.add_typer(retain_app, name="retain")
+app.command("forget")(forget)
 app.command("watch")(watch)
 
 

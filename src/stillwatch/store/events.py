@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from stillwatch.schema.errors import ResultError, Where
 from stillwatch.schema.journal import Json
 from stillwatch.store.decisions import Did, Row
+from stillwatch.store.erasures import first_digest, read_erasures
 from stillwatch.store.results import read_findings, results_digest
 
 Event = tuple[str, dict[str, Json]]
@@ -42,7 +43,8 @@ def of_results(folder: Path) -> list[Event]:
     keys, no spaces, UTF-8). A scan of `watch` is told from another one with the same outcome by its folder's name.
     """
     run = folder.name if RUN.fullmatch(folder.name) else None
-    scan, digest = read_findings(folder).run, results_digest(folder)
+    # A folder from which an account was taken out is told of as it was written, and what was done to it after that.
+    scan, digest = read_findings(folder).run, first_digest(folder, results_digest(folder))
     inputs = sorted(entry.digest for entry in scan.inputs)
     told: dict[str, Json] = {
         "results": digest,
@@ -61,7 +63,13 @@ def of_results(folder: Path) -> list[Event]:
     if run is not None:
         told["run"] = run
     groups = json.loads((folder / "findings.json").read_bytes())["groups"]
-    return [("scan", told | {"groups": len(groups)}), *(_finding(group, digest, run) for group in groups)]
+    found = [_finding(group, digest, run) for group in groups]
+    return [("scan", told | {"groups": len(groups)}), *found, *of_erasures(folder)]
+
+
+def of_erasures(folder: Path) -> list[Event]:
+    """Each account that was taken out of a folder, as one `forgotten`."""
+    return [("forgotten", erasure.payload) for erasure in read_erasures(folder)]
 
 
 def _finding(group: dict[str, Json], results: str, run: str | None) -> Event:
@@ -82,7 +90,7 @@ def of_tables(folder: Path) -> list[Event]:
             raise ResultError("a table is missing or damaged", where=Where(path.name)) from error
         told: dict[str, Json] = {"file": path.name, "rows": rows, "sha256": hashlib.sha256(data).hexdigest()}
         events.append(("partition", told))
-    return events
+    return events + of_erasures(folder)
 
 
 def of_decisions(rows: Sequence[Row]) -> list[Event]:

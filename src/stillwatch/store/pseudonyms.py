@@ -28,9 +28,9 @@ from stillwatch.store.files import sync_folder, write_whole
 VERSION = 1
 MOST_BYTES = 1 << 20
 SECRET_BYTES = 32
-PURPOSES = ("appeal", "bundle", "fingerprint", "share")
-"""appeal: accounts in what is noted of appeals; bundle: evidence; fingerprint: families' wording, under a key that
-both sides have; share: indicators and lists for a partner."""
+PURPOSES = ("appeal", "bundle", "erasure", "fingerprint", "share")
+"""appeal: accounts in what is noted of appeals; bundle: evidence; erasure: accounts that were forgotten; fingerprint:
+families' wording, under a key that both sides have; share: indicators and lists for a partner."""
 _PARTNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|")
 _KIND = re.compile(r"[a-z][a-z_]{0,31}")
 _ID = re.compile(r"[0-9a-f]{8}")
