@@ -13,9 +13,6 @@ import xxhash
 
 from stillwatch.schema.results import Evidence, EvidenceKey, Group, TimelineEvent, Verdict
 
-ATLAS = {"campaign": ["AML.T0024.002"], "lead": [], "cleared": []}
-"""MITRE ATLAS: AML.T0024.002 is "Extract AI Model" (https://atlas.mitre.org)."""
-
 ACTIONS = {
     "campaign": "Review by a person, then act on all members at once; banning them one by one makes the pool rotate.",
     "lead": "For an analyst: look, do not act. What is missing is named in the claims.",

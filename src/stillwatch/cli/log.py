@@ -20,8 +20,9 @@ from stillwatch.evidence.verify import verify
 from stillwatch.guard.committed import of_snapshot
 from stillwatch.guard.layout import MAGIC
 from stillwatch.schema.errors import JournalError, OutputError, StillwatchError, UsageError, Where
+from stillwatch.store.appeals import read_appeals
 from stillwatch.store.decisions import read_decisions
-from stillwatch.store.events import Event, of_decisions, of_results, of_tables
+from stillwatch.store.events import Event, of_appeals, of_decisions, of_results, of_tables
 from stillwatch.store.files import write_whole
 
 log_app = typer.Typer(
@@ -282,7 +283,8 @@ def take(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A file of decisions, a snapshot, the results folder of a scan, or a folder of `ingest` or `sketch`."
+            help="A file of decisions or of appeals, a snapshot, the results folder of a scan, or one of `ingest` or "
+            "`sketch`."
         ),
     ],
     key: Key,
@@ -306,4 +308,16 @@ def _events_of(source: Path) -> Sequence[Event]:
             snapshot = file.read(len(MAGIC)) == MAGIC
     except OSError:
         snapshot = False
-    return [of_snapshot(source)] if snapshot else of_decisions(read_decisions(source))
+    if snapshot:
+        return [of_snapshot(source)]
+    return of_appeals(read_appeals(source)) if _of_appeals(source) else of_decisions(read_decisions(source))
+
+
+def _of_appeals(path: Path) -> bool:
+    """Whether the first row of a file is one of appeals. What is neither is told by whoever reads decisions."""
+    try:
+        with path.open("rb") as handle:
+            first = json.loads(handle.readline(1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.get("did") in ("receive", "decide")

@@ -28,11 +28,13 @@ from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
 from stillwatch.cli.guard import guard_app
+from stillwatch.cli.intel import intel_app, intel_for, note_aside
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
 from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.privacy import forget, retain_app
+from stillwatch.cli.share import share_app
 from stillwatch.cli.show import groups_table
 from stillwatch.cli.watch import watch
 from stillwatch.ingest import open_log, write_canonical
@@ -58,9 +60,11 @@ app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
 app.add_typer(guard_app, name="guard")
 app.add_typer(keys_app, name="keys")
+app.add_typer(intel_app, name="intel")
 app.add_typer(log_app, name="log")
 app.add_typer(retain_app, name="retain")
 app.command("forget")(forget)
+app.add_typer(share_app, name="share")
 app.command("watch")(watch)
 
 
@@ -211,6 +215,20 @@ def scan(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
     log: LogFile = None,
     log_key: LogKey = None,
+    intel: Annotated[
+        Path | None,
+        typer.Option(
+            "--intel", help="Store of partners' indicators: one more kind of evidence, never enough alone."
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", help="With --intel: the key ring with the keys agreed on with partners."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="With --intel: when it is asked which have expired; else the log's end."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Scan request logs for campaigns."""
@@ -218,6 +236,7 @@ def scan(
     ready(log, log_key)
     pack = default_rules() if rules is None else load_rules(rules)
     earlier = None if previous is None else read_earlier(previous)
+    told = intel_for(intel, keys, at)
     scanned = _scan_with_progress(
         logs,
         quiet=as_json,
@@ -231,8 +250,10 @@ def scan(
         lookups=read_lookups(),
         rules=pack,
         keep_refused=keep_refused,
+        intel=told,
     )
     _write(scanned, out, force)
+    note_aside(intel, scanned)
     commit(log, log_key, lambda: of_results(out), f"the results are in {out}")
     if as_json:
         groups = [

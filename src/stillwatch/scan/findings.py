@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwatch.campaign.record import (
-    ATLAS,
     DIRECT_WORDS,
     TEAMS_WORDS,
     VIEW_WORDS,
@@ -24,6 +23,7 @@ from stillwatch.campaign.record import (
     ranked,
     timeline,
 )
+from stillwatch.campaign.techniques import atlas_ids
 from stillwatch.detect.discover import core_keys
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, Yardstick, typical_keys
@@ -33,6 +33,7 @@ from stillwatch.scan.content import capabilities, counts, elicitation
 from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.scan.partner import evidence_of
 from stillwatch.scan.scoring import scoring_tables
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
@@ -114,7 +115,7 @@ def tabulate(
             group = msgspec.structs.replace(
                 group, evidence=group.evidence + unusual, counter_evidence=group.counter_evidence + usual
             )
-        groups.append(group)
+        groups.append(msgspec.structs.replace(group, atlas=atlas_ids(group)))
         if finding.verdict == "campaign" and assignment.yardstick is not None:
             measured.append((name, assignment.yardstick, assignment.accounts))
         accounts.append(_accounts(context, finding, assignment, name, harvest))
@@ -219,6 +220,7 @@ def _evidence(judged: Judged, finding: Finding) -> tuple[list[Evidence], list[Ev
         else:
             text = not_fired(direct.name, direct.observed, direct.expected)
             against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
+    evidence += evidence_of(finding)
     if finding.fired(judged.direct_level) and only_signups(finding, judged.direct_level):
         text = TEAMS_WORDS.format(100 * finding.web)
         against.append(Evidence(kind="COUNTER", signal="came_together", bits=0.0, text=text))
@@ -294,7 +296,7 @@ def _group(
         activity=activity.tolist(),
         entities=len(np.unique(owners[owners >= 0])),
         recommended_action=action(finding.verdict),  # type: ignore[arg-type]
-        atlas=ATLAS[finding.verdict],
+        atlas=[],
         shared=shared_kinds(context, finding),
     )
 

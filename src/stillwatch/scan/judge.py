@@ -21,6 +21,7 @@ from stillwatch.engine.threads import each, workers
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.grouprows import GroupRows
+from stillwatch.scan.partner import Intel, compare
 from stillwatch.scan.refine import Evidence, recruit, refine
 from stillwatch.scan.tied import named_without_signups, tied_groups
 from stillwatch.scan.units import Units
@@ -317,7 +318,9 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     )
 
 
-def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silent) -> Judged:
+def judge(
+    reduced: Reduced, units: Units, seed: int, progress: Progress = _silent, intel: Intel | None = None
+) -> Judged:
     """Run stages 2 to 6."""
     progress("prepare", 0, 1)
     context = prepare(reduced, units, seed)
@@ -345,8 +348,9 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
     with ThreadPoolExecutor(workers()) as pool:
         for number, _ in enumerate(pool.map(explain, references + findings)):
             progress("explain", number, len(references) + len(findings))
+    heard = None if intel is None else compare(context, findings, intel)
     outcome, level = decide(context, findings, references)
-    return Judged(context, findings, references, len(found), outcome, level)
+    return Judged(context, findings, references, len(found), outcome, level, heard)
 
 
 __all__ = ["CONFIRM_LEVEL", "Context", "Finding", "Judged", "judge"]

@@ -26,6 +26,7 @@ from stillwatch.scan.conclude import ROADS, conclude
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
+from stillwatch.scan.partner import Heard, Intel, notes_of
 from stillwatch.scan.sight import BUSY, Seen, known_accounts, sights, table_sights
 from stillwatch.scan.units import align
 from stillwatch.schema.errors import EmptyLogError, UsageError
@@ -73,6 +74,8 @@ class Scanned:
     refusals: list[Refusal]
     run_info: dict[str, object] = field(default_factory=dict)
     scoring: dict[str, pa.Table] = field(default_factory=dict)
+    heard: Heard | None = None
+    """What became of partners' indicators; None where the scan had none."""
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -103,6 +106,8 @@ class How(TypedDict, total=False):
     """List refused rows with their bytes, which may hold anything that a log holds."""
     earlier: Earlier | None
     """An earlier scan: groups that go on from its groups keep their ids."""
+    intel: Intel | None
+    """Indicators of partners; the results name those in force by digest."""
     progress: Progress
 
 
@@ -146,13 +151,14 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
             reduced = collector.finish(tables.get("accounts"))
             units = align(reduced, tables, lookups)
             marks["reduce"] = time.monotonic() - started
-            judged = judge(reduced, units, settings[0].seed, progress)
+            judged = judge(reduced, units, settings[0].seed, progress, how.get("intel"))
             marks["judge"] = time.monotonic() - started
             refusals = log.refusals_with_bytes() if how.get("keep_refused") else list(log.refusals)
             inputs = _inputs(log, rows, refusals)
             releases = release_events(tables.get("releases"))
             sight = [*sights(_seen(reduced, tables)), *table_sights(lookups)]
             earlier = how.get("earlier")
+            used = [*lookups.used, *_intel_used(judged.heard)]
 
             def outcome(options: Options) -> Scanned:
                 progress("members", 0, 1)
@@ -172,7 +178,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                 compared = concluded.judged.conformal
                 run = Run(
                     version=version(),
-                    config_digest=options.digest(lookups.used, rules.digest),
+                    config_digest=options.digest(used, rules.digest),
                     seed=options.seed,
                     inputs=inputs,
                     accounts=reduced.accounts,
@@ -189,7 +195,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     sight=sight,
                     releases=releases,
                     notes=_notes(concluded.judged, concluded.listed),
-                    tables=list(lookups.used),
+                    tables=used,
                     previous=None if earlier is None else earlier.digest,
                 )
                 info = {
@@ -210,11 +216,20 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     refusals,
                     info,
                     result.scoring,
+                    judged.heard,
                 )
 
             return [outcome(options) for options in settings]
         finally:
             collector.close()
+
+
+def _intel_used(heard: Heard | None) -> list[TableUsed]:
+    """Partners' indicators as a table that the scan had. Where none is in force, the results are those of a scan that
+    was given none."""
+    if heard is None or heard.digest is None:
+        return []
+    return [TableUsed(name="partner_indicators", rows=len(heard.live), digest=heard.digest)]
 
 
 def _read(log: Log, collector: Collector, progress: Progress) -> dict[int, int]:
@@ -301,4 +316,6 @@ def _notes(judged: Judged, listed: Sequence[Finding]) -> list[str]:
             f"{reduced.untagged:,} prompts came as sketches with tags of another rule pack than version "
             f"{reduced.rules.version}: what they ask for was not read."
         )
+    if judged.heard is not None:
+        notes += notes_of(judged.heard)
     return notes

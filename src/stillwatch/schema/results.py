@@ -119,6 +119,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Different declared or verified owners among the members."""
     recommended_action: str
     atlas: list[str]
+    """Ids of the MITRE ATLAS techniques that the observations justify; none of a lead or a cleared group."""
     shared: list[SharedKind] = []
     """Largest share of members first."""
     merged_from: list[str] = []

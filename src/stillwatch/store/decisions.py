@@ -98,8 +98,8 @@ class Signer:
         """The public key as policies list it."""
         return "ed25519:" + b64encode(self._private.public_key().public_bytes_raw()).decode()
 
-    def sign(self, did: Did, digest: str) -> str:
-        """Signature over what is done with a decision, base64."""
+    def sign(self, did: str, digest: str) -> str:
+        """Signature over what is done with a decision (`Did`; `store.appeals` has words of its own), base64."""
         return b64encode(self._private.sign(_message(did, digest))).decode()
 
 
@@ -140,7 +140,7 @@ def read_private(path: Path, ed25519: Any) -> Any:
     return private
 
 
-def signed(did: Did, digest: str, key: str, signature: str) -> bool:
+def signed(did: str, digest: str, key: str, signature: str) -> bool:
     """Whether `signature` is `key`'s over `did` and `digest`. MissingExtraError without the extra `guard`."""
     ed25519 = ed25519_module()
     from cryptography.exceptions import InvalidSignature
@@ -252,7 +252,7 @@ def expire(path: Path, at: datetime) -> list[Row]:
 def _append(
     path: Path, did: Did, at: datetime, digest: str, signer: Signer | None, order: Order | None = None
 ) -> Row:
-    with _alone(path):
+    with alone(path, "the decisions"):
         rows = read_decisions(path)
         # What ran out may still be noted as expired; nothing else happens to it.
         now = datetime.min.replace(tzinfo=UTC) if did == "expire" else at
@@ -289,14 +289,14 @@ def _append(
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Nobody else adds a row meanwhile."""
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Nobody else adds a row to the file meanwhile. OutputError where it cannot be written; `what` is its name."""
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = lock.open("a")
     except OSError as error:
-        raise unwritable(error, str(path), "the decisions") from error
+        raise unwritable(error, str(path), what) from error
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from stillwatch.schema.errors import ResultError, Where
 from stillwatch.schema.journal import Json
+from stillwatch.store.appeals import Row as Appeal
 from stillwatch.store.decisions import Did, Row
 from stillwatch.store.erasures import first_digest, read_erasures
 from stillwatch.store.results import read_findings, results_digest
@@ -28,6 +29,7 @@ KINDS: dict[Did, str] = {
     "revoke": "reversal",
     "expire": "expiry",
 }
+APPEALS = ("appeal", "appeal_reversal")
 MOST_INPUTS = 1000
 """Inputs that a scan's event names one by one; more are named by the digest of all."""
 
@@ -101,4 +103,22 @@ def of_decisions(rows: Sequence[Row]) -> list[Event]:
         if row.order is not None:
             told |= {"group": row.order.campaign, "action": row.order.action, "policy": row.order.policy}
         events.append((KINDS[row.did], told))
+    return events
+
+
+def of_appeals(rows: Sequence[Appeal]) -> list[Event]:
+    """Each row of a file of appeals, by its hash: `appeal`, or `appeal_reversal` where an account is freed.
+
+    The account is the row's pseudonym, the note its keyed digest: neither can be guessed without the key ring.
+    """
+    events: list[Event] = []
+    for row in rows:
+        told: dict[str, Json] = {"row": row.hash, "number": row.number, "did": row.did}
+        told |= {"account": row.pseudonym, "group": row.campaign}
+        ruling = row.ruling
+        if ruling is not None:
+            told |= {"ruling": ruling.digest, "outcome": ruling.outcome, "reason": ruling.code}
+            told |= {"note": ruling.note, "results": ruling.results}
+        reversed_now = ruling is not None and ruling.outcome == "reversed"
+        events.append((APPEALS[reversed_now], told))
     return events

@@ -76,11 +76,13 @@ class Pseudonyms:
 
     def digest(self, kind: str, value: bytes) -> bytes:
         """HMAC-SHA-256 over purpose, kind and value, each after a zero byte: 32 bytes."""
+        return hmac.digest(self.secret, self.prefix(kind) + value, "sha256")
+
+    def prefix(self, kind: str) -> bytes:
+        """What `digest` puts before a value. UsageError for an odd kind."""
         if not _KIND.fullmatch(kind):
             raise UsageError(f"{kind!a} is no kind of thing that has pseudonyms")
-        return hmac.digest(
-            self.secret, b"%b\0%b\0" % (self.purpose.encode(), kind.encode()) + value, "sha256"
-        )
+        return b"%b\0%b\0" % (self.purpose.encode(), kind.encode())
 
 
 class KeyRing:
