@@ -73,6 +73,7 @@ class Scanned:
     refusals: list[Refusal]
     run_info: dict[str, object] = field(default_factory=dict)
     scoring: dict[str, pa.Table] = field(default_factory=dict)
+    proof: dict[str, pa.Table] = field(default_factory=dict)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -210,6 +211,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     refusals,
                     info,
                     result.scoring,
+                    result.proof,
                 )
 
             return [outcome(options) for options in settings]
