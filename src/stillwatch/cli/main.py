@@ -26,6 +26,7 @@ from stillwatch import arena
 from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
+from stillwatch.cli.evidence import evidence_app
 from stillwatch.cli.guard import guard_app
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
+app.add_typer(evidence_app, name="evidence")
 app.add_typer(guard_app, name="guard")
 app.add_typer(keys_app, name="keys")
 app.add_typer(log_app, name="log")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from stillwatch.evidence.database import (
     nodes_of,
 )
 from stillwatch.evidence.entry import Entry
+from stillwatch.evidence.keys import vkey
 from stillwatch.evidence.merkle import consistency, included, inclusion, leaf_hash
 from stillwatch.evidence.note import note_of
 from stillwatch.schema.errors import UsageError
@@ -83,6 +84,47 @@ def prove_entry(path: Path, number: int) -> dict[str, Any]:
             "payload": None if entry.payload is None else entry.payload.decode(),
             "path": [b64encode(step).decode() for step in steps],
             "checkpoint": note_of(who.origin, size, root, who.public, signature),
+        }
+
+
+def prove_entries(path: Path, numbers: Sequence[int], since: Sequence[int] = ()) -> dict[str, Any]:
+    """Proofs to one checkpoint: of several entries, and that the log goes on from its first `since` entries.
+
+    `entries` and `growth` are lists of what `prove_entry` and `prove_growth` give, less the checkpoint, which is there
+    once, beside the log's `vkey`. UsageError if there is no such entry or no such earlier size, JournalError if the
+    log does not hold there.
+    """
+    with contextlib.closing(connect(path, write=False)) as db, explained(path):
+        db.execute("BEGIN")
+        who = identity_of(db, path)
+        size, root, signature = head_of(db, path, who)
+        node = nodes_of(db, path)
+        proved = []
+        for number in numbers:
+            if not 0 <= number < size:
+                raise UsageError(f"there is no entry {number}", hint=f"the log has 0 to {size - 1}")
+            entry, steps = entry_at(db, number, path), inclusion(number, size, node)
+            if not included(leaf_hash(entry.leaf), number, size, steps, root):
+                raise altered(path, number, "it is not in the tree that was signed")
+            proved.append(
+                {
+                    "index": number,
+                    "leaf": entry.leaf.decode(),
+                    "payload": None if entry.payload is None else entry.payload.decode(),
+                    "path": [b64encode(step).decode() for step in steps],
+                }
+            )
+        growth = []
+        for first in since:
+            if not 0 < first <= size:
+                raise UsageError(f"the log has {size} entries: nothing goes on from {first}")
+            steps = consistency(first, size, node)
+            growth.append({"from": first, "path": [b64encode(step).decode() for step in steps]})
+        return {
+            "vkey": vkey(who.origin, who.public),
+            "checkpoint": note_of(who.origin, size, root, who.public, signature),
+            "entries": proved,
+            "growth": growth,
         }
 
 

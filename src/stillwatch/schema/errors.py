@@ -13,6 +13,7 @@
     |   +-- SnapshotError              a guard's snapshot is damaged, or of another version or secret
     |   +-- DecisionError              a file of decisions was altered, or a decision lacks what it needs
     |   +-- JournalError               the transparency log was altered, is damaged, or is another one
+    |   +-- BundleError                a bundle of evidence does not hold
     +-- MissingExtraError     exit 6   an optional dependency is not installed
 
 An error says what happened, where (file, row, column) and what to do. It never carries prompt text,
@@ -159,6 +160,10 @@ class DecisionError(ResultError):
 
 class JournalError(ResultError):
     """The transparency log was altered, is damaged, of another version, or not the one that was noted."""
+
+
+class BundleError(ResultError):
+    """A bundle of evidence does not hold: something in it was altered, or does not follow."""
 
 
 class MissingExtraError(StillwatchError):

@@ -67,7 +67,9 @@ def unpack(path: Path) -> dict[str, bytes]:
     # The end record, before anything reads the directory: how many files, how large a directory, no comment.
     end = data[-22:]
     sound = data[:4] == b"PK\3\4" and len(end) == 22 and end[:4] == b"PK\5\6" and end[20:] == b"\0\0"
-    need(sound, "this is no archive of this kind: cut off, with something before or after it, or no zip at all")
+    need(
+        sound, "this is no archive of this kind: cut off, with something before or after it, or no zip at all"
+    )
     count, length, start = (int.from_bytes(end[a:b], "little") for a, b in ((10, 12), (12, 16), (16, 20)))
     need(count <= MOST_FILES, f"the archive holds more than {MOST_FILES} files")
     need(length <= count * 150 and start + length + 22 == len(data), "the archive's directory is not sound")
@@ -76,7 +78,15 @@ def unpack(path: Path) -> dict[str, bytes]:
             return _files(archive, count, start)
     except Broken:
         raise
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
         raise Broken(f"the archive is damaged: {type(error).__name__}") from error
 
 
@@ -87,7 +97,10 @@ def _files(archive: zipfile.ZipFile, count: int, start: int) -> dict[str, bytes]
     at = left = 0
     for info in listed:
         name = info.filename
-        need(NAME.fullmatch(name) and name == info.orig_filename, "a file in the archive has a name that leads elsewhere")
+        need(
+            NAME.fullmatch(name) and name == info.orig_filename,
+            "a file in the archive has a name that leads elsewhere",
+        )
         need(name not in files, f"{name}: the archive holds it twice")
         need(not info.flag_bits & 0x1, f"{name} is encrypted")
         plain = (
@@ -99,7 +112,10 @@ def _files(archive: zipfile.ZipFile, count: int, start: int) -> dict[str, bytes]
             and info.date_time == (1980, 1, 1, 0, 0, 0)
             and info.header_offset == at
         )
-        need(plain, f"{name}: no plain file as this program packs it (a link, a folder, or something hidden beside it)")
+        need(
+            plain,
+            f"{name}: no plain file as this program packs it (a link, a folder, or something hidden beside it)",
+        )
         at += 30 + len(name) + info.compress_size
         need(info.file_size <= MOST_FILE, f"{name} is larger than {MOST_FILE >> 20} MiB")
         bomb = info.file_size > (1 << 20) and info.file_size > MOST_RATIO * max(1, info.compress_size)
@@ -135,7 +151,9 @@ def parse(data: bytes | str, name: str) -> Any:
 
     try:
         text = data.decode() if isinstance(data, bytes) else data
-        return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_float=real, parse_constant=constant)
+        return json.loads(
+            text, object_pairs_hook=pairs, parse_int=whole, parse_float=real, parse_constant=constant
+        )
     except (ValueError, RecursionError) as error:
         raise Broken(f"{name} is no JSON that can be read") from error
 
@@ -199,7 +217,9 @@ def key_id(name: str, public: bytes) -> bytes:
 
 def checkpoint(text: str, who: tuple[str, bytes]) -> tuple[int, bytes]:
     """Size and root of a checkpoint that the log signed (C2SP tlog-checkpoint)."""
-    found = re.fullmatch(r"([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\n\n((?:\u2014 [^ \n]+ [^ \n]+\n){1,64})", text)
+    found = re.fullmatch(
+        r"([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\n\n((?:\u2014 [^ \n]+ [^ \n]+\n){1,64})", text
+    )
     if found is None:
         raise Broken("a checkpoint of the log cannot be read")
     origin, size, root, lines = found.groups()
@@ -214,7 +234,9 @@ def checkpoint(text: str, who: tuple[str, bytes]) -> tuple[int, bytes]:
             raise Broken("a checkpoint of the log cannot be read") from error
         if name == origin and raw[:4] == key_id(origin, who[1]):
             mine.append(raw[4:])
-    need(mine and all(signed(who[1], body, raw) for raw in mine), "a checkpoint is not signed by the log's key")
+    need(
+        mine and all(signed(who[1], body, raw) for raw in mine), "a checkpoint is not signed by the log's key"
+    )
     return int(size), b64decode(root)
 
 
@@ -380,7 +402,9 @@ def false_discovery(p: list[float]) -> list[float]:
 class Check:
     """One bundle. Each method checks a part and returns what it has shown, in words."""
 
-    def __init__(self, files: dict[str, bytes], signer: str | None, vkey: str | None, noted: list[str]) -> None:
+    def __init__(
+        self, files: dict[str, bytes], signer: str | None, vkey: str | None, noted: list[str]
+    ) -> None:
         self.files, self.named, self.vkey, self.noted = files, signer, vkey, noted
         self.open: list[str] = []
         """What could not be checked."""
@@ -408,10 +432,15 @@ class Check:
         said = self.claim["signer"]
         need(type(said) is str and type(signatures) is list and 0 < len(signatures) <= 8, "nobody signed")
         key = public_key(said)
-        need(self.named is None or public_key(self.named) == key, "another key signed than the one that you named")
+        need(
+            self.named is None or public_key(self.named) == key,
+            "another key signed than the one that you named",
+        )
         message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
         mine = [b64decode(s["sig"], validate=True) for s in signatures if s["keyid"] == said]
-        need(mine and all(signed(key, message, raw) for raw in mine), "the statement's signature does not hold")
+        need(
+            mine and all(signed(key, message, raw) for raw in mine), "the statement's signature does not hold"
+        )
         if self.named is None:
             self.open.append("whose key signed: name the one that you know with --signer")
         return f"the statement is signed by {said}{', whom you named' if self.named else ''}"
@@ -432,14 +461,20 @@ class Check:
         who = log_key(log["vkey"])
         if self.vkey is None:
             self.open.append("whose log it is: name its key with --vkey")
-        need(self.vkey is None or log_key(self.vkey) == who, "the log is signed by another key than the one that you named")
+        need(
+            self.vkey is None or log_key(self.vkey) == who,
+            "the log is signed by another key than the one that you named",
+        )
         size, root = checkpoint(log["checkpoint"], who)
         self.events: list[tuple[str, str, dict[str, Any]]] = []
         for entry in log["entries"]:
             leaf, index = entry["leaf"], entry["index"]
             need(type(index) is int and type(leaf) is str, "an entry of the log cannot be read")
             path = hashes(entry["path"])
-            need(included(leaf_hash(leaf.encode()), index, size, path, root), f"entry {index} is not in the signed log")
+            need(
+                included(leaf_hash(leaf.encode()), index, size, path, root),
+                f"entry {index} is not in the signed log",
+            )
             plain = parse(leaf, "an entry of the log")
             need(sha256(entry["payload"].encode()) == plain["sha256"], f"entry {index} has another payload")
             self.events.append((plain["kind"], plain["time"], parse(entry["payload"], "an entry of the log")))
@@ -454,10 +489,18 @@ class Check:
         for text in self.noted:
             earlier, was = checkpoint(text, who)
             held = before.get(earlier, root if earlier == size else None)
-            need(held is not None, f"the bundle does not prove that the log goes on from your checkpoint of {earlier} entries")
-            need(held == was, "the log was rewritten: your checkpoint has another root, and both are signed. Keep the two")
+            need(
+                held is not None,
+                f"the bundle does not prove that the log goes on from your checkpoint of {earlier} entries",
+            )
+            need(
+                held == was,
+                "the log was rewritten: your checkpoint has another root, and both are signed. Keep the two",
+            )
         if not self.noted:
-            self.open.append("that the log was not made anew later: --noted with a checkpoint from before the dispute")
+            self.open.append(
+                "that the log was not made anew later: --noted with a checkpoint from before the dispute"
+            )
         more = f", which goes on from {len(before)} earlier ones" if before else ""
         return f"{len(self.events)} entries are in the log {who[0]}, whose checkpoint of {size:,} entries is signed{more}"
 
@@ -466,25 +509,41 @@ class Check:
         plain = self.doc("finding.json")
         self.group, self.run = plain["group"], plain["run"]
         name = self.claim["campaign"]
-        need(self.group["id"] == name and self.group["verdict"] == "campaign", "the finding is of another group, or no campaign")
+        need(
+            self.group["id"] == name and self.group["verdict"] == "campaign",
+            "the finding is of another group, or no campaign",
+        )
         mine = [(at, e) for kind, at, e in self.events if kind == "finding" and e["group"] == name]
         need(len(mine) == 1, "the log's entry of the finding is not here")
         at, event = mine[0]
-        need(sha256(canonical(self.group)) == event["public"], "the finding is not the one that was committed")
+        need(
+            sha256(canonical(self.group)) == event["public"], "the finding is not the one that was committed"
+        )
         scans = [e for kind, _, e in self.events if kind == "scan" and e["results"] == event["results"]]
         need(len(scans) == 1, "the log's entry of the scan is not here")
         for mine_, theirs in (("version", "version"), ("config_digest", "config"), ("seed", "seed"), ("accounts", "accounts"),
                               ("exchanges", "exchanges")):  # fmt: skip
             need(self.run[mine_] == scans[0][theirs], f"{mine_} is not that of the committed scan")
         inputs = [entry["sha256"] for entry in self.run["inputs"]]
-        need(sha256("\n".join(sorted(inputs)).encode()) == scans[0]["inputs_sha256"], "the inputs are not the committed ones")
-        self.open.append("that the results came out of these inputs, and the hashes of raw rows: run `stillwatch evidence replay` where the log is")
-        return f"the finding is the one committed at {at}, of the scan of {len(inputs)} inputs committed with it"
+        need(
+            sha256("\n".join(sorted(inputs)).encode()) == scans[0]["inputs_sha256"],
+            "the inputs are not the committed ones",
+        )
+        self.open.append(
+            "that the results came out of these inputs, and the hashes of raw rows: run `stillwatch evidence replay` where the log is"
+        )
+        return (
+            f"the finding is the one committed at {at}, of the scan of {len(inputs)} inputs committed with it"
+        )
 
     def decisions(self) -> str:
         """Decisions about the campaign are those in the log, signed by whom they name."""
         rows = self.doc("log.json")["decisions"]
-        events = {e["row"]: kind for kind, _, e in self.events if kind in ("decision", "approval", "reversal", "expiry")}
+        events = {
+            e["row"]: kind
+            for kind, _, e in self.events
+            if kind in ("decision", "approval", "reversal", "expiry")
+        }
         for text in rows:
             row = parse(text, "a decision")
             shown = row.pop("hash")
@@ -492,7 +551,10 @@ class Check:
             need(shown in events, "a decision is not in the log")
             if row["key"] is not None:
                 message = f"stillwatch decision 1\n{row['did']}\n{row['digest']}".encode()
-                need(signed(public_key(row["key"]), message, b64decode(row["signature"])), "a decision is not signed by whom it names")
+                need(
+                    signed(public_key(row["key"]), message, b64decode(row["signature"])),
+                    "a decision is not signed by whom it names",
+                )
             del events[shown]
         need(not events, "the log has a decision about the campaign that the bundle does not show")
         return f"{len(rows)} decisions about the campaign are the committed ones, each signed by the key that it names"
@@ -501,13 +563,23 @@ class Check:
         """Accounts add up to the committed finding."""
         rows, group = self.doc("accounts.json")["members"], self.group
         self.accounts: dict[str, Any] = {row["account"]: row for row in rows}
-        need(len(self.accounts) == len(rows) == group["accounts"], "the accounts are not as many as the finding names")
+        need(
+            len(self.accounts) == len(rows) == group["accounts"],
+            "the accounts are not as many as the finding names",
+        )
         for name in ("exchanges", "harvest_exchanges"):
-            if name == "exchanges" or self.claim["streams_apart"]:
-                need(sum(row[name] for row in rows) == group[name], f"{name} of the accounts do not add up to the finding's")
+            need(
+                sum(row[name] for row in rows) == group[name],
+                f"{name} of the accounts do not add up to the finding's",
+            )
         seen = [row for row in rows if row["first"] is not None]
-        need(min(row["first"] for row in seen)[:19] == group["first_ts"][:19], "no account has the first exchange")
-        need(max(row["last"] for row in seen)[:19] == group["last_ts"][:19], "no account has the last exchange")
+        need(
+            min(row["first"] for row in seen)[:19] == group["first_ts"][:19],
+            "no account has the first exchange",
+        )
+        need(
+            max(row["last"] for row in seen)[:19] == group["last_ts"][:19], "no account has the last exchange"
+        )
         return f"{len(rows):,} pseudonymous accounts add up to the finding's {group['exchanges']:,} exchanges"
 
     def rows(self) -> str:
@@ -519,19 +591,28 @@ class Check:
         for number, line in enumerate(self.files["rows.jsonl"].split(b"\n")[:-1]):
             plain = parse(line, f"row {number}")
             if "leaf" in plain:
-                need(set(plain) == {"leaf"} and re.fullmatch(r"[0-9a-f]{64}", plain["leaf"]), f"row {number} cannot be read")
+                need(
+                    set(plain) == {"leaf"} and re.fullmatch(r"[0-9a-f]{64}", plain["leaf"]),
+                    f"row {number} cannot be read",
+                )
                 leaves.append(bytes.fromhex(plain["leaf"]))
                 continue
             leaves.append(leaf_hash(line))
             row = plain["row"]
             need(len(plain["salt"]) == 64 and set(plain) == {"row", "salt"}, f"row {number} cannot be read")
-            need(row["account"] in self.accounts, f"row {number} is of an account that the finding does not name")
+            need(
+                row["account"] in self.accounts,
+                f"row {number} is of an account that the finding does not name",
+            )
             need(0 <= row["input"] < len(self.run["inputs"]), f"row {number} is of no input of the scan")
             need(set(row["families"]) <= families, f"row {number} has a family that is not the campaign's")
             shown += 1
         need(self.files["rows.jsonl"][-1:] in (b"\n", b""), "the last row is cut off")
         claim = self.claim["rows"]
-        need(len(leaves) == claim["count"] and tree_root(leaves).hex() == claim["root"], "the rows are not the signed ones")
+        need(
+            len(leaves) == claim["count"] and tree_root(leaves).hex() == claim["root"],
+            "the rows are not the signed ones",
+        )
         gone = len(leaves) - shown
         return f"{shown:,} rows are leaves of the signed tree; {gone:,} were taken out, and their hashes hold"
 
@@ -539,7 +620,9 @@ class Check:
         """Bits of every account in FORM and LINK, from counts; and what they make with those in TIME."""
         counts = self.doc("counts.json")
         if not counts["accounts"]:
-            self.open.append("bits of the accounts: this campaign was not measured key by key (it was found by wording and links together)")
+            self.open.append(
+                "bits of the accounts: this campaign was not measured key by key (it was found by wording and links together)"
+            )
             return "no bits to compute again"
         tables = {view: View(view, counts["views"][view]) for view in ("FORM", "LINK")}
         steps = 0
@@ -553,11 +636,17 @@ class Check:
                 need(steps <= MOST_STEPS, "the counts are too many to be computed again here")
                 near = tables[view].bits(keys, fold)
                 best = min(near, key=lambda b, at=said[view.lower()]: abs(b - at))
-                need(abs(best - said[view.lower()]) <= NEAR_BITS, f"bits in {view} of {name} do not follow from the counts")
+                need(
+                    abs(best - said[view.lower()]) <= NEAR_BITS,
+                    f"bits in {view} of {name} do not follow from the counts",
+                )
                 found.append(best)
             views = [*found, time]
             views.remove(max(views))
-            need(abs(log_mean(views) - said["e_bits"]) <= NEAR_BITS, f"the bits of {name} do not follow from its views")
+            need(
+                abs(log_mean(views) - said["e_bits"]) <= NEAR_BITS,
+                f"the bits of {name} do not follow from its views",
+            )
         self.open.append("bits in TIME, and which accounts have which keys: by replay, where the log is")
         return f"bits of {len(counts['accounts']):,} accounts in FORM, in LINK and in all follow from {sum(len(t.keys) for t in tables.values()):,} keyed counts"
 
@@ -575,26 +664,46 @@ class Check:
         for row in self.table("proof_tests"):
             tests.setdefault(row["test"], []).append(row)
         for name, rows in tests.items():
-            need([row["number"] for row in rows] == list(range(len(rows))), f"the list of p of {name} is not whole")
+            need(
+                [row["number"] for row in rows] == list(range(len(rows))),
+                f"the list of p of {name} is not whole",
+            )
             for row, q in zip(rows, false_discovery([row["p"] for row in rows])):  # noqa: B905
-                need(0 <= row["p"] <= 1 and close(q, row["q"]), f"q {row['number']} of {name} does not follow from all p")
+                need(
+                    0 <= row["p"] <= 1 and close(q, row["q"]),
+                    f"q {row['number']} of {name} does not follow from all p",
+                )
         claims = {claim["name"]: claim for claim in self.group["claims"]}
         rests = {row["claim"]: row for row in self.table("proof_claims")}
         views = self._views()
         direct = self._direct()
         told = claims["one_director"]["p"]
-        need(told is None if not direct else close(min(1.0, min(direct)), told), "p of one director is not the smallest of its tests")
+        need(
+            told is None if not direct else close(min(1.0, min(direct)), told),
+            "p of one director is not the smallest of its tests",
+        )
         for name in ("coordinated", "harvest_like"):
             claim, rest = claims[name], rests.get(name)
             if rest is None:
-                need(name != "coordinated" and claim["p"] is None, f"the claim {name} rests on no p of the run")
+                need(
+                    name != "coordinated" and claim["p"] is None, f"the claim {name} rests on no p of the run"
+                )
                 continue
             row = tests[rest["test"]][rest["number"]]
-            need(close(row["p"], claim["p"]) and close(row["q"], claim["q"]), f"p or q of the claim {name} is another than the run's")
+            need(
+                close(row["p"], claim["p"]) and close(row["q"], claim["q"]),
+                f"p or q of the claim {name} is another than the run's",
+            )
             found = views if name == "coordinated" else self._conformal()
-            need(found is None or close(found, row["p"], 1e-8), f"p of the claim {name} does not follow from its vectors")
+            need(
+                found is None or close(found, row["p"], 1e-8),
+                f"p of the claim {name} does not follow from its vectors",
+            )
             if name == "coordinated":
-                need(claim["holds"] == (row["q"] <= rest["level"]), "the claim coordinated does not follow from its q")
+                need(
+                    claim["holds"] == (row["q"] <= rest["level"]),
+                    "the claim coordinated does not follow from its q",
+                )
         self.open.append("the null values and reference scores themselves: by replay, where the log is")
         return (
             f"q follows from all {sum(map(len, tests.values())):,} p of the run; p of {len(direct)} direct tests, of the views from "
@@ -611,7 +720,9 @@ class Check:
         for row in self.table("proof_views"):
             view, method = row["view"], row["method"]
             pairs = sorted(nulls.get(view, []))
-            need([draw for draw, _ in pairs] == list(range(row["draws"])), f"null values of {view} are missing")
+            need(
+                [draw for draw, _ in pairs] == list(range(row["draws"])), f"null values of {view} are missing"
+            )
             values = [value for _, value in pairs]
             above = sum(value >= row["statistic"] for value in values)
             need(above == row["above"], f"null values of {view} are not those that were counted")
@@ -625,7 +736,10 @@ class Check:
             else:
                 p = count_tail(round(row["statistic"]), row["expected"], 0, True)
             if values:
-                need(close(math.fsum(values) / len(values), row["expected"], 1e-8), f"the mean null value of {view} is another")
+                need(
+                    close(math.fsum(values) / len(values), row["expected"], 1e-8),
+                    f"the mean null value of {view} is another",
+                )
             p = min(1.0, 2 * p) if row["parts"] > 1 else p
             need(close(p, row["p"], 1e-6), f"p of {view} does not follow from its null values")
             if row["counted"] and method != "none":
@@ -638,9 +752,12 @@ class Check:
         for row in self.table("proof_direct"):
             p = 1.0
             if row["observed"] >= row["least"]:
-                need(row["law"] in ("Poisson", "binomial"), "a direct test follows an unknown law")
+                need(row["law"] in ("poisson", "binomial"), "a direct test follows an unknown law")
                 trials = row["trials"] if row["law"] == "binomial" else 0
-                p = min(1.0, row["times"] * count_tail(row["observed"], row["mean"], trials, row["tail"] == "upper"))
+                p = min(
+                    1.0,
+                    row["times"] * count_tail(row["observed"], row["mean"], trials, row["tail"] == "upper"),
+                )
             near = close(p, row["p"], 1e-6) or max(p, row["p"]) < 1e-290
             need(near, f"p of the direct test {row['test']} does not follow from its counts")
             out.append(row["p"])
@@ -653,7 +770,10 @@ class Check:
         mine = [row for row in rows if row["kind"] == "campaign"]
         need(len(mine) == 1, "the campaign's score is missing")
         for row, score in zip([*references, *mine], scores(references, [*references, *mine])):  # noqa: B905
-            need(close(score, row["score"], 1e-6) or abs(score - row["score"]) < 1e-8, "a score does not follow from what it is made of")
+            need(
+                close(score, row["score"], 1e-6) or abs(score - row["score"]) < 1e-8,
+                "a score does not follow from what it is made of",
+            )
         as_high = sum(row["score"] >= mine[0]["score"] for row in references)
         return (1 + as_high) / (len(references) + 1)
 
@@ -670,7 +790,10 @@ class Check:
         for statement in statements:
             need(statement["tag"] in ("observed", "inferred", "likely"), "a statement is not tagged")
             for number in statement["numbers"]:
-                need(self.lookup(number["from"], number["take"]) == number["value"], f"a statement says {number['value']} of {number['from']}, which says something else")
+                need(
+                    self.lookup(number["from"], number["take"]) == number["value"],
+                    f"a statement says {number['value']} of {number['from']}, which says something else",
+                )
                 seen += 1
         return f"{seen} numbers in {len(statements)} statements are those of the files that they name"
 
@@ -680,7 +803,13 @@ class Check:
         found: Any = self.doc(name)
         for step in pointer.split("/")[1:]:
             found = found[int(step)] if type(found) is list else found[step]
-        return {"value": lambda v: v, "sum": sum, "max": max, "length": len, "days": lambda v: sum(n > 0 for n in v)}[take](found)
+        return {
+            "value": lambda v: v,
+            "sum": sum,
+            "max": max,
+            "length": len,
+            "days": lambda v: sum(n > 0 for n in v),
+        }[take](found)
 
 
 class View:
@@ -693,8 +822,14 @@ class View:
         self.known: dict[tuple[int, int], tuple[float, float]] = {}
         for key in self.keys:
             _, _, holders, members, honest = key
-            need(holders >= sum(members) and min(members) >= 0 and len(members) == len(self.own), f"counts of a key in {name} cannot be")
-            need(all(2 <= count and count <= self.honest[group] for group, count in honest), f"counts of a key in {name} cannot be")
+            need(
+                holders >= sum(members) and min(members) >= 0 and len(members) == len(self.own),
+                f"counts of a key in {name} cannot be",
+            )
+            need(
+                all(count >= 2 and count <= self.honest[group] for group, count in honest),
+                f"counts of a key in {name} cannot be",
+            )
         need(len({key[0] for key in self.keys}) == len(self.keys), f"a key in {name} is listed twice")
 
     def steps(self, keys: list[int]) -> int:
@@ -728,7 +863,9 @@ class View:
                 drawn.setdefault(group, {})[row] = count / max(1, self.honest[group])
         for group, shares in drawn.items():
             for weight in MIXTURES:
-                gain = [math.log((1 - weight) + weight * share / rows[row][0]) for row, share in shares.items()]
+                gain = [
+                    math.log((1 - weight) + weight * share / rows[row][0]) for row, share in shares.items()
+                ]
                 total = plain + (len(rows) - len(shares)) * math.log(1 - weight) + math.fsum(gain)
                 fits.append((total, group, weight))
         best = max(fits)[0]
@@ -738,7 +875,12 @@ class View:
                 break
             shares = drawn.get(group, {})
             out.append(
-                betting([((1 - weight) * null + weight * shares.get(row, 0.0), alt) for row, (null, alt) in enumerate(rows)])
+                betting(
+                    [
+                        ((1 - weight) * null + weight * shares.get(row, 0.0), alt)
+                        for row, (null, alt) in enumerate(rows)
+                    ]
+                )
             )
         return out
 
@@ -754,7 +896,11 @@ def scores(references: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list
     n = len(references)
     middle = math.fsum(map(size, references)) / n, math.fsum(row["space"] for row in references) / n
     wide = math.fsum((size(row) - middle[0]) ** 2 for row in references)
-    slope = math.fsum((size(row) - middle[0]) * (row["space"] - middle[1]) for row in references) / wide if wide > 0 else 0.0
+    slope = (
+        math.fsum((size(row) - middle[0]) * (row["space"] - middle[1]) for row in references) / wide
+        if wide > 0
+        else 0.0
+    )
 
     def residual(row: dict[str, Any]) -> float:
         return float(row["space"] - middle[1] - slope * (size(row) - middle[0]))
@@ -769,20 +915,44 @@ def scores(references: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list
     return [a + b for a, b in zip(evasion, space)]  # noqa: B905
 
 
-STEPS = ("signature", "contents", "log", "finding", "decisions", "members", "rows", "bits", "chances", "chapters")
+STEPS = (
+    "signature",
+    "contents",
+    "log",
+    "finding",
+    "decisions",
+    "members",
+    "rows",
+    "bits",
+    "chances",
+    "chapters",
+)
 
 
-def check(path: Path, signer: str | None, vkey: str | None, noted: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+def check(
+    files: dict[str, bytes], signer: str | None, vkey: str | None, noted: list[str]
+) -> tuple[list[tuple[str, str]], list[str]]:
     """(what was shown, part by part; what could not be checked). Broken at the first thing that does not hold."""
     shown: list[tuple[str, str]] = []
-    bundle = Check(unpack(path), signer, vkey, noted)
+    bundle = Check(files, signer, vkey, noted)
     for step in STEPS:
         try:
             shown.append((step, getattr(bundle, step)()))
         except Broken as error:
             raise Broken(f"{step}: {error}") from error
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
-            raise Broken(f"{step}: a file has not the form that it must have ({type(error).__name__})") from error
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+            MemoryError,
+        ) as error:
+            raise Broken(
+                f"{step}: a file has not the form that it must have ({type(error).__name__})"
+            ) from error
     return shown, bundle.open
 
 
@@ -796,10 +966,12 @@ def told(given: str | None) -> str | None:
 
 def report(path: Path, signer: str | None, vkey: str | None, noted: list[str]) -> list[str]:
     """Lines for a person. Broken at the first thing that does not hold."""
-    shown, left = check(path, told(signer), told(vkey), [told(text) or "" for text in noted])
+    shown, left = check(unpack(path), told(signer), told(vkey), [told(text) or "" for text in noted])
     lines = [f"  holds  {step:<10} {text}" for step, text in shown]
     lines += ["", "Not checked here:"] + [f"  - {text}" for text in left]
-    lines += ["  - the judgement that this amounts to harvesting: the claims and what speaks against them are in report.html"]
+    lines += [
+        "  - the judgement that this amounts to harvesting: the claims and what speaks against them are in report.html"
+    ]
     return lines
 
 
@@ -807,11 +979,17 @@ def main(args: list[str]) -> int:
     """0: holds; 1: does not; 2: called wrongly."""
     import argparse
 
-    asked = argparse.ArgumentParser(prog="verify.py", description="Checks a Stillwatch evidence bundle, offline.")
+    asked = argparse.ArgumentParser(
+        prog="verify.py", description="Checks a Stillwatch evidence bundle, offline."
+    )
     asked.add_argument("bundle", type=Path)
-    asked.add_argument("--signer", help="who has to have signed: ed25519:BASE64, or a file with it or a PEM public key")
+    asked.add_argument(
+        "--signer", help="who has to have signed: ed25519:BASE64, or a file with it or a PEM public key"
+    )
     asked.add_argument("--vkey", help="the transparency log's key, NAME+ID+KEY, or a file with it")
-    asked.add_argument("--noted", action="append", default=[], help="a checkpoint that you noted; may be repeated")
+    asked.add_argument(
+        "--noted", action="append", default=[], help="a checkpoint that you noted; may be repeated"
+    )
     given = asked.parse_args(args)
     try:
         import cryptography  # noqa: F401
