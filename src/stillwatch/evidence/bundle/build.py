@@ -219,7 +219,7 @@ def _no_names(files: Mapping[str, bytes], results: Results, principals: Sequence
 def _verified(files: dict[str, bytes]) -> None:
     """What a stranger would find. ResultError if anything does not hold."""
     try:
-        check(files, None, None, [])
+        check(files)
     except Broken as error:
         raise ResultError(
             f"the bundle does not hold, so it was not written: {error}",

@@ -72,9 +72,9 @@ class Numbers:
         return {"name": name, "from": place, "take": take, "value": TAKES[take](found)}
 
 
-def checked(numbers: Sequence[Mapping[str, Any]]) -> str:
-    """Who can check the weakest of the numbers."""
-    places = [number["from"] for number in numbers]
+def checked(numbers: Sequence[Mapping[str, Any]], quotes: Sequence[str]) -> str:
+    """Who can check the weakest of what a statement rests on."""
+    places = [number["from"] for number in numbers] or list(quotes)
     if not places:
         return "stated by the operator"
     if all(
@@ -85,9 +85,18 @@ def checked(numbers: Sequence[Mapping[str, Any]]) -> str:
     return "committed to the log before; computed again by replay, where the log is"
 
 
-def said(tag: str, text: str, numbers: Sequence[Mapping[str, Any]] = (), side: str = "for") -> Statement:
-    """One statement."""
-    return {"tag": tag, "text": text, "numbers": list(numbers), "side": side, "checked": checked(numbers)}
+def said(
+    tag: str, text: str, numbers: Sequence[Mapping[str, Any]] = (), side: str = "for", quotes: Sequence[str] = ()
+) -> Statement:
+    """One statement. `quotes`: where sentences in it stand word for word."""
+    return {
+        "tag": tag,
+        "text": text,
+        "numbers": list(numbers),
+        "quotes": list(quotes),
+        "side": side,
+        "checked": checked(numbers, quotes),
+    }
 
 
 def chapters(docs: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,10 +112,10 @@ def chapters(docs: Mapping[str, Any]) -> dict[str, Any]:
             if chapter is None:
                 # What speaks against the whole is among the other explanations.
                 continue
-            bits = [number("bits", f"finding.json#/group/{place}/{at}/bits")] if part["bits"] else []
-            by_chapter[chapter].append(
-                said("observed", part["text"], bits, "context" if part["kind"] == "CONTEXT" else side)
-            )
+            at_bits, at_text = (f"finding.json#/group/{place}/{at}/{name}" for name in ("bits", "text"))
+            bits = [number("bits", at_bits)] if part["bits"] else []
+            aside = "context" if part["kind"] == "CONTEXT" else side
+            by_chapter[chapter].append(said("observed", part["text"], bits, aside, [at_text]))
     _capabilities(by_chapter["capabilities"], group)
     _timeline(by_chapter["timeline"], group)
     return {
@@ -176,7 +185,8 @@ def _claims(by_chapter: Mapping[str, list[Statement]], number: Numbers, group: M
             "harvest_like": "What is asked for is what a model is trained on.",
         }[claim["name"]]
         text = f"{lead if claim['holds'] else 'Not shown: ' + lead} {claim['text']}"
-        by_chapter[chapter].append(said(tag, text, numbers, "for" if claim["holds"] else "against"))
+        quotes = [f"finding.json#/group/claims/{at}/text"]
+        by_chapter[chapter].append(said(tag, text, numbers, "for" if claim["holds"] else "against", quotes))
 
 
 def _capabilities(out: list[Statement], group: Mapping[str, Any]) -> None:

@@ -157,7 +157,7 @@ def _against(group: Mapping[str, Any], said: Mapping[str, Any]) -> str:
 
 def _alternatives(statements: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        (s["name"], f"<span class='out {s['outcome']}'>{_upper(escape(s['outcome']))}</span>", s["text"])
+        (s["name"], f"<span class='out{'' if s['outcome'] == NO else ' left'}'>{_upper(escape(s['outcome']))}</span>", s["text"])
         for s in statements
     ]
     return _table(("explanation", "outcome", "what was tested"), rows, raw=1)
