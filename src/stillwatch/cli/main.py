@@ -1,7 +1,7 @@
 """The commands. Each reads its options, calls one room and prints; errors become one message and an exit code.
 
 Exit codes: 0 done, 1 unexpected (or whoever read our output went away), 2 usage, 3 input, 4 output, 5 results folder,
-6 missing extra, 130 Ctrl-C.
+6 missing extra, 7 a replay that gives other numbers, 130 Ctrl-C.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ MOST_DRAWS = 999
 STOP_AFTER = 10
 """Exceedances after which drawing stops: the candidate is ordinary."""
 BLOCKS = (32, 128, 384)
-"""Numbers of draws up to which states are made at once."""
+"""Numbers of draws, multiples of four, up to which states are made at once."""
 TAIL = 100
 """Largest null values that the tail is fitted to."""
 LARGE_GROUP = 200
@@ -283,8 +283,7 @@ def _conclude(view: str, null: F64, above: int, observed: float, level: int, par
         p, method = tail_p(null, observed), "permutation with fitted tail"
     if parts > 1:
         p = min(1.0, 2 * p)
-    expected = math.fsum(null.tolist()) / len(null)
-    return Tested(view, p, float(observed), expected, len(null), method, level, above, parts, null)
+    return Tested(view, p, float(observed), float(null.mean()), len(null), method, level, above, parts, null)
 
 
 def _side_by_side(seats: Sequence[Seats], chosen: Sequence[Bool]) -> tuple[I64, I64, I64, I64]:

@@ -15,6 +15,7 @@
     |   +-- JournalError               the transparency log was altered, is damaged, or is another one
     |   +-- BundleError                a bundle of evidence does not hold
     +-- MissingExtraError     exit 6   an optional dependency is not installed
+    +-- ReplayError           exit 7   a scan of the same inputs gives other numbers than were recorded
 
 An error says what happened, where (file, row, column) and what to do. It never carries prompt text,
 addresses or account ids.
@@ -176,3 +177,9 @@ class MissingExtraError(StillwatchError):
             f"{needed_for} needs the package {package!r}, which is not installed",
             hint=f"pip install 'stillwatch[{extra}]'",
         )
+
+
+class ReplayError(StillwatchError):
+    """A scan of the inputs that were recorded gives other numbers than were recorded."""
+
+    exit_code = 7

@@ -36,7 +36,9 @@ def alternatives(number: Number, docs: Mapping[str, Any], said: Said) -> list[di
         signal: str | None = None,
     ) -> None:
         side = "for" if outcome == NO else "against"
-        quotes = [f"finding.json#/group/counter_evidence/{against[signal][0]}/text"] if signal in against else []
+        quotes = (
+            [f"finding.json#/group/counter_evidence/{against[signal][0]}/text"] if signal in against else []
+        )
         out.append({"name": name, "outcome": outcome, **said(tag, text, numbers, side, quotes)})
 
     at, claim = claims["coordinated"]
@@ -77,7 +79,9 @@ def alternatives(number: Number, docs: Mapping[str, Any], said: Said) -> list[di
     else:
         add("Openly one customer", OPEN, "The log does not say enough about payers, sites and mail.")
         add("A class or a course", OPEN, "The log does not say enough about sites.")
-    declared, items, came = (against.get(name) for name in ("declared_owner", "public_items", "came_together"))
+    declared, items, came = (
+        against.get(name) for name in ("declared_owner", "public_items", "came_together")
+    )
     add(
         "One declared owner", PART if declared else NO,
         f"{declared[1]} With nothing bought or registered behind it, it is neither evidence nor excuse." if declared

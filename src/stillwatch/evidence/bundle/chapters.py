@@ -86,7 +86,11 @@ def checked(numbers: Sequence[Mapping[str, Any]], quotes: Sequence[str]) -> str:
 
 
 def said(
-    tag: str, text: str, numbers: Sequence[Mapping[str, Any]] = (), side: str = "for", quotes: Sequence[str] = ()
+    tag: str,
+    text: str,
+    numbers: Sequence[Mapping[str, Any]] = (),
+    side: str = "for",
+    quotes: Sequence[str] = (),
 ) -> Statement:
     """One statement. `quotes`: where sentences in it stand word for word."""
     return {

@@ -9,6 +9,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from stillwatch.evidence.bundle.alternatives import NO
 from stillwatch.report import words
 from stillwatch.report.charts import activity
 
@@ -157,7 +158,11 @@ def _against(group: Mapping[str, Any], said: Mapping[str, Any]) -> str:
 
 def _alternatives(statements: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        (s["name"], f"<span class='out{'' if s['outcome'] == NO else ' left'}'>{_upper(escape(s['outcome']))}</span>", s["text"])
+        (
+            s["name"],
+            f"<span class='out{'' if s['outcome'] == NO else ' left'}'>{_upper(escape(s['outcome']))}</span>",
+            s["text"],
+        )
         for s in statements
     ]
     return _table(("explanation", "outcome", "what was tested"), rows, raw=1)

@@ -42,7 +42,16 @@ STAKES, MIXTURES, SMOOTH, TAIL, STOP_AFTER = (0.02, 0.05, 0.1, 0.2, 0.5), (0.25,
 NEAR_BITS, NEAR = 1e-6, 1e-9
 """How far a number that is computed again may be off: bits, and other numbers in proportion."""
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, NotImplementedError)
-MISSHAPEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+MISSHAPEN = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
 """What Python raises at a file of another form than ours."""
 
 
@@ -73,7 +82,9 @@ def unpack(path: Path) -> dict[str, bytes]:
     # The end record, before anything reads the directory: how many files, how large a directory, no comment.
     end = data[-22:]
     sound = data[:4] == b"PK\3\4" and len(end) == 22 and end[:10] == b"PK\5\6" + bytes(4) + end[10:12]
-    need(sound and end[20:] == b"\0\0", "no archive of this kind: cut off, with something around it, or no zip")
+    need(
+        sound and end[20:] == b"\0\0", "no archive of this kind: cut off, with something around it, or no zip"
+    )
     count, length, start = (int.from_bytes(end[a:b], "little") for a, b in ((10, 12), (12, 16), (16, 20)))
     need(count <= MOST_FILES, f"the archive holds more than {MOST_FILES} files")
     need(length <= count * 150 and start + length + 22 == len(data), "the archive's directory is not sound")
@@ -101,7 +112,9 @@ def _files(archive: zipfile.ZipFile, data: bytes, count: int, start: int) -> dic
         same = local[14:26] == b"".join(n.to_bytes(4, "little") for n in (info.CRC, info.compress_size, size))
         same = same and local[30:] == name.encode() and local[26:30] == len(name).to_bytes(4, "little")
         same = same and local[8:10] == info.compress_type.to_bytes(2, "little") and info.header_offset == at
-        need(bare and same, f"{name} is not packed as this program packs it: something may be hidden beside it")
+        need(
+            bare and same, f"{name} is not packed as this program packs it: something may be hidden beside it"
+        )
         at += len(local) + info.compress_size
         need(size <= MOST_FILE, f"{name} is larger than {MOST_FILE >> 20} MiB")
         bomb = size > 1 << 20 and size > MOST_RATIO * max(1, info.compress_size)
@@ -382,7 +395,9 @@ def false_discovery(p: list[float]) -> list[float]:
 class Check:
     """One bundle. Each of `STEPS` checks a part, and returns what it has shown, in words."""
 
-    def __init__(self, files: dict[str, bytes], signer: str | None, vkey: str | None, noted: list[str]) -> None:
+    def __init__(
+        self, files: dict[str, bytes], signer: str | None, vkey: str | None, noted: list[str]
+    ) -> None:
         self.files, self.signer, self.vkey, self.noted = files, signer, vkey, noted
         self.left: list[str] = []
         """What could not be checked."""
@@ -418,7 +433,9 @@ class Check:
         said = self.claim["signer"]
         need(type(said) is str and type(signatures) is list and 0 < len(signatures) <= 8, "nobody signed")
         key = public_key(said)
-        need(self.signer is None or public_key(self.signer) == key, "another key signed than the one you named")
+        need(
+            self.signer is None or public_key(self.signer) == key, "another key signed than the one you named"
+        )
         message = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
         mine = [b64decode(s["sig"], validate=True) for s in signatures if s["keyid"] == said]
         need(mine and all(signed(key, message, raw) for raw in mine), "the signature does not hold")
@@ -441,7 +458,9 @@ class Check:
         for name, said in self.claim["log"].items():
             need(log[name] == said, f"{name} of the log is another than in the statement")
         who = log_key(log["vkey"])
-        need(self.vkey is None or log_key(self.vkey) == who, "another key signs the log than the one you named")
+        need(
+            self.vkey is None or log_key(self.vkey) == who, "another key signs the log than the one you named"
+        )
         if self.vkey is None:
             self.left.append("whose log it is: name its key with --vkey")
         size, root = checkpoint(log["checkpoint"], who)
@@ -462,10 +481,18 @@ class Check:
         for text in self.noted:
             earlier, was = checkpoint(text, who)
             held = before.get(earlier, root if earlier == size else None)
-            need(held, f"the bundle has no proof that the log goes on from your checkpoint of {earlier} entries")
-            need(held == was, "the log was rewritten: your checkpoint has another root. Both are signed: keep them")
+            need(
+                held,
+                f"the bundle has no proof that the log goes on from your checkpoint of {earlier} entries",
+            )
+            need(
+                held == was,
+                "the log was rewritten: your checkpoint has another root. Both are signed: keep them",
+            )
         if not self.noted:
-            self.left.append("that the log was not made anew later: --noted, a checkpoint from before the dispute")
+            self.left.append(
+                "that the log was not made anew later: --noted, a checkpoint from before the dispute"
+            )
         more = f", and goes on from {len(before)} earlier checkpoints" if before else ""
         return f"{len(self.events)} entries are in the log {who[0]}, signed at {size:,} entries{more}"
 
@@ -504,7 +531,10 @@ class Check:
                 right = signed(public_key(row["key"]), message, b64decode(row["signature"]))
                 need(right, "a decision is not signed by the key that it names")
             if row["order"] is not None:
-                need(sha256(canonical(row["order"])) == row["digest"], "a decision is not the one that was signed")
+                need(
+                    sha256(canonical(row["order"])) == row["digest"],
+                    "a decision is not the one that was signed",
+                )
         need(not logged, "the log has a decision about the campaign that the bundle does not show")
         return f"{len(rows)} decisions about it are the committed ones, signed by the keys that they name"
 
@@ -537,9 +567,14 @@ class Check:
                 continue
             row = plain["row"]
             need(set(plain) == {"row", "salt"} and len(plain["salt"]) == 64, f"row {number} cannot be read")
-            need(row["account"] in self.accounts, f"row {number} is of an account that the finding does not name")
+            need(
+                row["account"] in self.accounts,
+                f"row {number} is of an account that the finding does not name",
+            )
             need(0 <= row["input"] < len(self.run["inputs"]), f"row {number} is of no input of the scan")
-            need(families.issuperset(row["families"]), f"row {number} has a family that is not the campaign's")
+            need(
+                families.issuperset(row["families"]), f"row {number} has a family that is not the campaign's"
+            )
             leaves.append(leaf_hash(line))
             shown += 1
         claim = self.claim["rows"]
@@ -570,7 +605,10 @@ class Check:
                 found.append(best[1])
             each = [*found, time]
             each.remove(max(each))
-            need(abs(log_mean(each) - said["e_bits"]) <= NEAR_BITS, f"the bits of {name} do not follow from its views")
+            need(
+                abs(log_mean(each) - said["e_bits"]) <= NEAR_BITS,
+                f"the bits of {name} do not follow from its views",
+            )
         for view, table in views.items():
             need(table.fits(), f"more accounts hold a key in {view} than its counts say")
         self.left.append("bits in TIME, and who has which key (replay)")
@@ -593,7 +631,10 @@ class Check:
         for row in self.table("proof_tests", 1_000_000):
             tests.setdefault(row["test"], []).append(row)
         for name, rows in tests.items():
-            need([row["number"] for row in rows] == list(range(len(rows))), f"the list of p of {name} is not whole")
+            need(
+                [row["number"] for row in rows] == list(range(len(rows))),
+                f"the list of p of {name} is not whole",
+            )
             for row, q in zip(rows, false_discovery([row["p"] for row in rows])):  # noqa: B905
                 right = 0 <= row["p"] <= 1 and close(q, row["q"])
                 need(right, f"q {row['number']} of {name} does not follow from all p")
@@ -605,13 +646,21 @@ class Check:
         for name, p in found.items():
             claim, rest = claims[name], rests.get(name)
             if rest is None:
-                need(name != "coordinated" and claim["p"] is None, f"the claim {name} rests on no p of the run")
+                need(
+                    name != "coordinated" and claim["p"] is None, f"the claim {name} rests on no p of the run"
+                )
                 continue
             row = tests[rest["test"]][rest["number"]]
-            need(close(row["p"], claim["p"]) and close(row["q"], claim["q"]), f"p or q of the claim {name} is another")
+            need(
+                close(row["p"], claim["p"]) and close(row["q"], claim["q"]),
+                f"p or q of the claim {name} is another",
+            )
             need(close(p, row["p"], 1e-8), f"p of the claim {name} does not follow from its vectors")
             if name == "coordinated":
-                need(claim["holds"] == (row["q"] <= rest["level"]), "the claim coordinated does not follow from q")
+                need(
+                    claim["holds"] == (row["q"] <= rest["level"]),
+                    "the claim coordinated does not follow from q",
+                )
         self.left.append("null values, reference scores and counts themselves (replay)")
         listed, honest = sum(map(len, tests.values())), self.references
         return (
@@ -628,7 +677,9 @@ class Check:
         for row in self.table("proof_views", 8):
             view, method, said = row["view"], row["method"], row["statistic"]
             pairs = sorted(drawn.pop(view, []))
-            need([draw for draw, _ in pairs] == list(range(row["draws"])), f"null values of {view} are missing")
+            need(
+                [draw for draw, _ in pairs] == list(range(row["draws"])), f"null values of {view} are missing"
+            )
             values = [value for _, value in pairs]
             above = sum(value >= said for value in values)
             need(above == row["above"], f"null values of {view} are not those that were counted")
@@ -662,8 +713,14 @@ class Check:
             if row["observed"] >= row["least"]:
                 need(row["law"] in ("poisson", "binomial"), "a direct test follows an unknown law")
                 trials = row["trials"] if row["law"] == "binomial" else 0
-                p = min(1.0, row["times"] * count_tail(row["observed"], row["mean"], trials, row["tail"] == "upper"))
-            need(close(p, row["p"], 1e-6) or max(p, row["p"]) < 1e-290, f"p of the direct test {name} does not follow")
+                p = min(
+                    1.0,
+                    row["times"] * count_tail(row["observed"], row["mean"], trials, row["tail"] == "upper"),
+                )
+            need(
+                close(p, row["p"], 1e-6) or max(p, row["p"]) < 1e-290,
+                f"p of the direct test {name} does not follow",
+            )
             if name in shown:
                 bits = -math.log2(max(row["p"], 1e-300))
                 need(abs(bits - shown[name]["bits"]) <= NEAR_BITS, f"bits of {name} do not follow from its p")
@@ -671,7 +728,10 @@ class Check:
         if rows:
             least = min(rows, key=lambda row: row["p"])
             need(close(least["p"], claim["p"]), "p of one director is not the smallest of its tests")
-            need(not claim["holds"] or least["p"] <= least["level"], "one director is claimed and no test fired")
+            need(
+                not claim["holds"] or least["p"] <= least["level"],
+                "one director is claimed and no test fired",
+            )
         return len(rows)
 
     def conformal(self) -> float:
@@ -702,7 +762,10 @@ class Check:
                 need(found == number["value"], f"a statement and {number['from']} differ")
                 seen += 1
             for place in statement["quotes"]:
-                need(self.lookup(place, "value") in statement["text"], f"a statement does not say what {place} says")
+                need(
+                    self.lookup(place, "value") in statement["text"],
+                    f"a statement does not say what {place} says",
+                )
                 seen += 1
         return f"{seen} numbers and sentences in {len(statements)} statements stand where they say"
 
@@ -715,7 +778,9 @@ class Check:
         if take == "value":
             return found
         self.spend(len(found))
-        return {"sum": sum, "max": max, "length": len, "days": lambda every: sum(n > 0 for n in every)}[take](found)
+        return {"sum": sum, "max": max, "length": len, "days": lambda every: sum(n > 0 for n in every)}[take](
+            found
+        )
 
 
 class View:
@@ -779,7 +844,9 @@ class View:
                 drawn.setdefault(group, {})[row] = count / max(1, self.honest[group])
         for group, shares in drawn.items():
             for weight in MIXTURES:
-                gain = [math.log((1 - weight) + weight * share / rows[row][0]) for row, share in shares.items()]
+                gain = [
+                    math.log((1 - weight) + weight * share / rows[row][0]) for row, share in shares.items()
+                ]
                 rest = (len(rows) - len(shares)) * math.log(1 - weight)
                 fits.append((plain + rest + math.fsum(gain), group, weight))
         fits.sort(reverse=True)
@@ -787,7 +854,9 @@ class View:
         for total, group, weight in fits[:8]:
             if best - total <= 1e-9 * max(1.0, abs(best)):
                 share = drawn.get(group, {})
-                mixed = [(1 - weight) * null + weight * share.get(row, 0.0) for row, (null, _) in enumerate(rows)]
+                mixed = [
+                    (1 - weight) * null + weight * share.get(row, 0.0) for row, (null, _) in enumerate(rows)
+                ]
                 out.append(betting([(null, alt) for null, (_, alt) in zip(mixed, rows)]))  # noqa: B905
         return out
 
@@ -807,7 +876,10 @@ def follows(row: dict[str, Any]) -> bool:
         expected = math.fsum(min(1.0, ends * 120 / 1800) for ends in n)
     else:
         expected = n[0] * n[1]
-    right = close(expected, row["expected"], 1e-8) and row["mean"] in (row["expected"], max(row["expected"], 1e-3))
+    right = close(expected, row["expected"], 1e-8) and row["mean"] in (
+        row["expected"],
+        max(row["expected"], 1e-3),
+    )
     return right
 
 
@@ -836,7 +908,7 @@ def scores(references: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list
     return [a + b for a, b in zip(evasion, residual)]  # noqa: B905
 
 
-STEPS = tuple("signature contents log finding decisions members rows bits chances chapters".split())
+STEPS = ("signature", "contents", "log", "finding", "decisions", "members", "rows", "bits", "chances", "chapters")
 
 
 def check(
@@ -851,7 +923,9 @@ def check(
         except Broken as error:
             raise Broken(f"{step}: {error}") from error
         except MISSHAPEN as error:
-            raise Broken(f"{step}: a file has not the form that it must have ({type(error).__name__})") from error
+            raise Broken(
+                f"{step}: a file has not the form that it must have ({type(error).__name__})"
+            ) from error
     return shown, bundle.left
 
 
@@ -880,11 +954,17 @@ def report(path: Path, signer: str | None, vkey: str | None, noted: list[str]) -
 
 def main(args: list[str]) -> int:
     """0: holds; 1: does not; 2: called wrongly."""
-    asked = argparse.ArgumentParser(prog="verify.py", description="Checks a Stillwatch evidence bundle, offline.")
+    asked = argparse.ArgumentParser(
+        prog="verify.py", description="Checks a Stillwatch evidence bundle, offline."
+    )
     asked.add_argument("bundle", type=Path)
-    asked.add_argument("--signer", help="who has to have signed: ed25519:BASE64, or a file of it, or a PEM public key")
+    asked.add_argument(
+        "--signer", help="who has to have signed: ed25519:BASE64, or a file of it, or a PEM public key"
+    )
     asked.add_argument("--vkey", help="the transparency log's key, NAME+ID+KEY, or a file of it")
-    asked.add_argument("--noted", action="append", default=[], help="a checkpoint that you noted; may be repeated")
+    asked.add_argument(
+        "--noted", action="append", default=[], help="a checkpoint that you noted; may be repeated"
+    )
     given = asked.parse_args(args)
     try:
         import cryptography  # noqa: F401
