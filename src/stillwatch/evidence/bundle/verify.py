@@ -908,7 +908,18 @@ def scores(references: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list
     return [a + b for a, b in zip(evasion, residual)]  # noqa: B905
 
 
-STEPS = ("signature", "contents", "log", "finding", "decisions", "members", "rows", "bits", "chances", "chapters")
+STEPS = (
+    "signature",
+    "contents",
+    "log",
+    "finding",
+    "decisions",
+    "members",
+    "rows",
+    "bits",
+    "chances",
+    "chapters",
+)
 
 
 def check(
