@@ -90,7 +90,7 @@ def prove_entry(path: Path, number: int) -> dict[str, Any]:
 def prove_entries(path: Path, numbers: Sequence[int], since: Sequence[int] = ()) -> dict[str, Any]:
     """Proofs to one checkpoint: of several entries, and that the log goes on from its first `since` entries.
 
-    `entries` and `growth` are lists of what `prove_entry` and `prove_growth` give, less the checkpoint, which is there
+    `entries` and `growth` are lists of what `prove_entry` and `prove_growth` give, less the checkpoint, which stands
     once, beside the log's `vkey`. UsageError if there is no such entry or no such earlier size, JournalError if the
     log does not hold there.
     """

@@ -1,4 +1,4 @@
-"""`chapters.json`: what the evidence says, in the order in which H.R. 8283, section 3(11)(B), lets purpose be inferred.
+"""`chapters.json`: what the evidence says, in the order in which H.R. 8283, section 3(11)(B), has purpose inferred.
 
 Each statement is tagged *observed* (counted in the log), *inferred* (follows from a test) or *likely* (a judgement on
 what is inferred), and names the numbers that it rests on by where they stand in the bundle, so that `verify.py`

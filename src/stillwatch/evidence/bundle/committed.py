@@ -31,7 +31,7 @@ class Committed:
 
 
 def committed(audit: Path, results: Path, campaign: str, key: str, decisions: Path | None) -> Committed:
-    """Find the entries. ResultError where the scan, the finding or a decision is not in the log, with what commits it.
+    """Find the entries. ResultError where the scan, the finding or a decision is not there, with what commits it.
 
     `key`: how the log's key is named in that command.
     """
@@ -62,7 +62,8 @@ def committed(audit: Path, results: Path, campaign: str, key: str, decisions: Pa
                 found.append(number)
     if wanted:
         raise ResultError(
-            f"the transparency log does not hold {' and '.join(sorted({kind for kind, _ in wanted}))} of these results",
+            f"the transparency log lacks the {' and the '.join(sorted({kind for kind, _ in wanted}))} "
+            f"of these results",
             where=Where(str(audit)),
             hint=f"stillwatch log take {audit} {results} --key {key}",
         )

@@ -118,7 +118,7 @@ def _members(scoring: Mapping[str, pa.Table], campaign: str) -> dict[tuple[int, 
 def _honest(
     scoring: Mapping[str, pa.Table], places: Any, names: Pseudonyms
 ) -> tuple[dict[int, list[list[int]]], list[int]]:
-    """([group, members that hold it] by place, the scan's number of each group): groups that share a key, renumbered."""
+    """([group, members that hold it] by place, the scan's number of each group): renumbered, if they share a key."""
     table = scoring["scoring_honest"]
     mine = table.filter(pc.is_in(table.column("place"), value_set=pa.array(places, pa.int32()))).to_pydict()
     order = sorted(set(mine["honest"]), key=lambda n: names.digest("honest_group", str(n).encode()))

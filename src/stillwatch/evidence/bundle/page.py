@@ -16,7 +16,7 @@ from stillwatch.report.charts import activity
 MOST_ACCOUNTS = 60
 TAGS = {
     "observed": "Counted in the log of the operator's service. Whoever has the log counts the same.",
-    "inferred": "Follows from a statistical test of what was observed. Its p says how often chance would look like this.",
+    "inferred": "Follows from a statistical test of what was observed. Its p says how often chance would look so.",
     "likely": "A judgement on what was inferred: the best explanation that was found, after others were tested.",
 }
 WAYS = (
@@ -26,7 +26,7 @@ WAYS = (
      "Computed again by verify.py from null values, counts and reference scores in vectors.json."),
     ("q of the claims", "Computed again by verify.py from all p of the run."),
     ("Numbers of accounts and requests, text and bits of the evidence",
-     "Committed to the transparency log before: verify.py checks the digest. They add up where they can. By replay, where "
+     "Committed to the transparency log before: verify.py checks the digest, and that they add up. By replay, where "
      "the log is."),
     ("Bits in TIME (when an account is active); null values, reference scores, and who has which key",
      "By replay, where the log is: `stillwatch evidence replay`."),
@@ -85,6 +85,10 @@ def _code(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
+def _tag(name: str) -> str:
+    return f"<span class='t {name}'>{name}</span>"
+
+
 def _upper(text: str) -> str:
     return text[0].upper() + text[1:]
 
@@ -107,9 +111,11 @@ def _head(group: Mapping[str, Any], run: Mapping[str, Any], predicate: Mapping[s
     return (
         f"<p class='over'>Evidence bundle of {escape(predicate['at'][:10])}{partner}</p>"
         "<h1>Unauthorised coordinated harvesting</h1>"
-        f"<p class='lede'>{words.plural(group['accounts'], 'account')} of one AI service acted as one from "
-        f"{words.span(group['first_ts'], group['last_ts'])}, to collect its model's answers, while they were made to look "
-        "unrelated. Who is behind them this document does not say: that is a person's conclusion.</p>"
+        f"<p class='lede'>The claim: {words.plural(group['accounts'], 'account')} of one AI "
+        f"service acted as one from "
+        f"{words.span(group['first_ts'], group['last_ts'])}, to harvest its model's answers, while they were made to "
+        "look unrelated. This document says how that is known, how sure it is, and what speaks against it. Who is "
+        "behind the accounts it does not say.</p>"
         f"<div class='facts'>{facts}</div>"
         f"<p class='soft small'>Campaign <code>{escape(group['id'])}</code>, in the log of "
         f"{words.span(run['first_ts'], run['last_ts'])}, which has {run['accounts']:,} accounts and "
@@ -134,8 +140,11 @@ def _claims(group: Mapping[str, Any]) -> str:
             f"<div class='soft small'>{', '.join(numbers)}.{checked}</div></div>"
         )
     return (
-        f"<div class='claims'>{''.join(out)}</div><p class='soft small'>p: how often groups that are not what is claimed would "
-        "look like this one by chance. q: the share of false groups to be expected among all that the run names at this level.</p>"
+        f"<div class='claims'>{''.join(out)}</div><p class='soft small'>p: how often groups that "
+        f"are not what is claimed "
+        "would look like this one by chance. q: the share of false groups to be expected among "
+        "all that the run names "
+        "at this level.</p>"
     )
 
 
@@ -151,8 +160,8 @@ def _against(group: Mapping[str, Any], said: Mapping[str, Any]) -> str:
         for part in sorted(parts, key=lambda e: (e["bits"], e["signal"]))
     )
     return (
-        "<p>All that was looked for and not found, and all that points the other way. Observed; committed to the log with the "
-        f"finding.</p><ul class='list'>{rows}</ul>"
+        "<p>All that was looked for and not found, and all that points the other way. Observed; committed to the log "
+        f"with the finding.</p><ul class='list'>{rows}</ul>"
     )
 
 
@@ -175,9 +184,10 @@ def _chapter(chapter: Mapping[str, Any]) -> str:
 def _statement(statement: Mapping[str, Any]) -> str:
     numbers = [f"{n['name']} {_number(n)}" for n in statement["numbers"] if n["name"] in ("p", "q", "bits")]
     note = "; ".join([*numbers, statement["checked"]])
+    note = note if numbers and not numbers[0].startswith("bits") else _upper(note)
     return (
-        f"<div class='says {statement['side']}'><span><span class='t {statement['tag']}'>{statement['tag']}</span></span>"
-        f"<p>{escape(statement['text'])}</p><span class='soft'>{_upper(note)}.</span></div>"
+        f"<div class='says {statement['side']}'><span>{_tag(statement['tag'])}</span>"
+        f"<p>{escape(statement['text'])}</p><span class='soft'>{note}.</span></div>"
     )
 
 
@@ -209,11 +219,13 @@ def _accounts(members: Sequence[Mapping[str, Any]]) -> str:
         f" {len(ranked) - MOST_ACCOUNTS:,} more are in accounts.json." if len(ranked) > MOST_ACCOUNTS else ""
     )
     return (
-        f"<div class='tall'><table><thead><tr><th>pseudonym</th><th>role</th><th class='n'>bits</th><th class='n'>form</th>"
-        f"<th class='n'>link</th><th class='n'>time</th><th class='n'>requests</th></tr></thead><tbody>{cells}</tbody></table></div>"
-        "<p class='soft small'>Bits weigh how much better an account fits the group than the public, or any group of honest "
-        "accounts: 10 bits are a thousand to one. In all, the strongest kind of evidence is left out, so that none acts alone. "
-        f"They rank the accounts; they are no guarantee for a single one.{more}</p>"
+        "<div class='tall'><table><thead><tr><th>pseudonym</th><th>role</th><th class='n'>bits</th>"
+        "<th class='n'>form</th><th class='n'>link</th><th class='n'>time</th><th "
+        "class='n'>requests</th></tr></thead>"
+        f"<tbody>{cells}</tbody></table></div>"
+        "<p class='soft small'>Bits weigh how much better an account fits the group than the public, or any group of "
+        "honest accounts: 10 bits are a thousand to one. In all, the strongest kind of evidence is left out, so that "
+        f"none acts alone. They rank the accounts; they are no guarantee for a single one.{more}</p>"
     )
 
 
@@ -240,18 +252,24 @@ def _check(predicate: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
     )
     rows = predicate["rows"]
     return (
-        "<p>Anybody can check this bundle, offline, with Python and its package <code>cryptography</code>. The public keys are "
-        "those that the operator publishes; without them the check says that everything fits together, not whose it is.</p>"
+        "<p>Anybody can check this bundle, offline, with Python and its package "
+        "<code>cryptography</code>. The public "
+        "keys are those that the operator publishes; without them the check says that everything fits together, not "
+        "whose it is.</p>"
         "<pre class='cmd'>unzip BUNDLE.zip verify.py\npython verify.py BUNDLE.zip --signer KEY --vkey KEY</pre>"
-        "<p>A verifier that comes with the evidence could have been made to agree with it. Its SHA-256 must be the published "
+        "<p>A verifier that comes with the evidence could have been made to agree with it. Its "
+        "SHA-256 must be the published "
         f"one:</p><pre class='cmd'>{digest}</pre>"
         + _table(("number", "how it is checked"), WAYS)
-        + f"<p class='small'>The bundle shows {rows['count']:,} of {rows['eligible']:,} rows that the claims rest on, chosen by a "
-        "keyed hash. Any of them can be taken out without harm to the proofs; verify.py says how many were. No row is of an "
-        "account that the finding does not name.</p>"
+        + f"<p class='small'>The bundle shows {rows['count']:,} of {rows['eligible']:,} rows that "
+        f"the claims rest on, "
+        "chosen by a keyed hash. Any of them can be taken out without harm to the proofs; "
+        "verify.py says how many were. "
+        "No row is of an account that the finding does not name.</p>"
         f"<p class='small'>Signed by <code>{escape(predicate['signer'])}</code>; transparency log "
         f"<code>{escape(predicate['log']['vkey'])}</code>.</p>"
-        f"<div class='scroll'><table class='plain digest'><thead><tr><th>file</th><th>SHA-256</th></tr></thead>{digests}</table></div>"
+        "<div class='scroll'><table class='plain digest'><thead><tr><th>file</th><th>SHA-256</th></tr></thead>"
+        f"{digests}</table></div>"
     )
 
 

@@ -26,24 +26,28 @@ def readme(predicate: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
     """The text. `files`: those that are there already, `verify.py` among them."""
     digest = hashlib.sha256(files["verify.py"]).hexdigest()
     parts = [
-        f"Evidence of unauthorised coordinated harvesting: campaign {predicate['campaign']}, bundle made {predicate['at']}.",
+        f"Evidence of unauthorised coordinated harvesting: campaign {predicate['campaign']}, bundle made "
+        f"{predicate['at']}.",
         "Open report.html in a browser; it needs no network, and prints as a document.",
         "TO CHECK IT. You need Python 3.9 or later and its package `cryptography` (pip install cryptography). Take "
         "verify.py out of the archive and run it on the archive:",
         "    unzip BUNDLE.zip verify.py\n    python verify.py BUNDLE.zip --signer KEY --vkey KEY",
-        "KEY are the public keys of whoever says that this is their evidence, as they publish them; do not take them from "
-        "here. Without them the check says that everything fits together, not whose it is.",
-        "A verifier that comes with the evidence could have been made to agree with it. Compare its SHA-256 with the one "
-        "that is published with the version of Stillwatch that is named in finding.json, or take it from there "
+        "KEY are the public keys of whoever says that this is their evidence, as they publish them; do not take them "
+        "from here. Without them the check says that everything fits together, not whose it is.",
+        "A verifier that comes with the evidence could have been made to agree with it. Compare its SHA-256 with the "
+        "one that is published with the version of Stillwatch that is named in finding.json, or take it from there "
         "(`stillwatch evidence verifier`):",
         f"    {digest}  verify.py",
-        "verify.py says what holds, how each number was checked, and what cannot be checked from here. It ends with 0 if "
-        "everything that it can check holds; else with 1 and the first thing that does not. It opens no connection and "
-        "writes nothing.",
+        "verify.py says what holds, how each number was checked, and what cannot be checked from "
+        "here. It ends with 0 "
+        "if everything that it can check holds; else with 1 and the first thing that does not. "
+        "It opens no connection "
+        "and writes nothing.",
         "WHAT IS IN IT",
         "\n".join(f"    {name:<20} {text}" for name, text in FILES.items()),
-        "WHO IS IN IT. Accounts, exchanges and keys stand under pseudonyms: HMACs under a key that only the operator has. "
-        "No row is of an account that the finding does not name. There is no prompt, no address and no mail domain in it"
+        "WHO IS IN IT. Accounts, exchanges and keys stand under pseudonyms: HMACs under a key that only the operator "
+        "has. No row is of an account that the finding does not name. There is no prompt, "
+        "address or mail domain in it"
         + ("; the blanked wording of prompts is, because it was asked for by name." if predicate["text"] else "."),
         "Rows can be taken out (`stillwatch evidence redact`): their hashes stay, and every proof with them.",
     ]  # fmt: skip

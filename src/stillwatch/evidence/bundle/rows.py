@@ -30,11 +30,14 @@ from stillwatch.store.pseudonyms import Pseudonyms
 from stillwatch.views.base import column
 from stillwatch.views.families import needed, posting_table
 
-MOST_ROWS = 20_000
+MOST_ROWS = 10_000
 EACH = 20
 """Rows of one account in the campaign's own families, and as many again by which something passes."""
-PASSING = ("account_id", "gateway_id", "end_user_id", "end_user_trust", "turn_hashes", "reasoning_in", "reasoning_out",
-           "blocked_by")  # fmt: skip
+PASSING = (
+    "account_id", "gateway_id", "end_user_id", "end_user_trust", "turn_hashes", "reasoning_in", "reasoning_out",
+    "blocked_by",
+)  # fmt: skip
+"""What `passed` reads."""
 WAYS = (("held", "went_on"), ("block_out", "block_in"))
 """What one account leaves, and another takes up."""
 _RAW = [name for name in EXCHANGES.names if name != "raw_ref"]

@@ -1,4 +1,4 @@
-"""`vectors.json`: the numbers that p and q follow from (`schema.proof`), of one campaign; lists of p are of the whole run."""
+"""`vectors.json`: what p and q of one campaign follow from (`schema.proof`); lists of p are of the whole run."""
 
 from __future__ import annotations
 

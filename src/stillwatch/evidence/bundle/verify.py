@@ -613,7 +613,7 @@ class Check:
             need(table.fits(), f"more accounts hold a key in {view} than its counts say")
         self.left.append("bits in TIME, and who has which key (replay)")
         keys = sum(len(table.keys) for table in views.values())
-        return f"bits of {len(self.accounts):,} accounts in FORM, in LINK and in all follow from {keys:,} keyed counts"
+        return f"bits of {len(self.accounts):,} accounts in FORM, LINK and in all follow from {keys:,} keyed counts"
 
     def table(self, name: str, most: int) -> list[dict[str, Any]]:
         """Rows of a table of vectors.json, at most `most`."""
@@ -778,9 +778,12 @@ class Check:
         if take == "value":
             return found
         self.spend(len(found))
-        return {"sum": sum, "max": max, "length": len, "days": lambda every: sum(n > 0 for n in every)}[take](
-            found
-        )
+        return {"sum": sum, "max": max, "length": len, "days": days}[take](found)  # type: ignore[operator]
+
+
+def days(values: list[int]) -> int:
+    """On how many days there was anything."""
+    return sum(value > 0 for value in values)
 
 
 class View:
