@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-ALONE, THERE, TOLD = (
-    "anybody, with verify.py",
-    "where the log is, with `stillwatch evidence replay`",
-    "nobody outside",
-)
+ALONE, TOLD = "anybody, with verify.py", "nobody outside"
+THERE = "where the log is, with `stillwatch evidence replay`"
+AGAIN = "where the log and the key ring are, by building the bundle again"
 
 
 def custody(rows: int, eligible: int, inputs: int) -> list[dict[str, Any]]:

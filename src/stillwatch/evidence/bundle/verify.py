@@ -513,7 +513,7 @@ class Check:
             need(self.run[ours] == scans[0][theirs], f"{ours} is not that of the committed scan")
         inputs = "\n".join(sorted(entry["sha256"] for entry in self.run["inputs"]))
         need(sha256(inputs.encode()) == scans[0]["inputs_sha256"], "the inputs are not the committed ones")
-        self.left.append("that these inputs give these results, and the hashes of raw rows (replay)")
+        self.left.append("that these inputs give these results (replay)")
         return f"the finding and its scan of {len(self.run['inputs'])} input files were committed at {at}"
 
     def decisions(self) -> str:
@@ -581,6 +581,7 @@ class Check:
         right = len(leaves) == claim["count"] and tree_root(leaves).hex() == claim["root"]
         need(right, "the rows are not the signed ones")
         gone = f"{len(leaves) - shown:,} were taken out, and their hashes hold"
+        self.left.append("hashes of raw rows: the operator builds the bundle again, byte for byte, or shows a row")
         return f"{shown:,} rows are leaves of the signed tree; {gone}"
 
     def bits(self) -> str:
