@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import struct
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stillwatch.evidence.bundle import archive
-from stillwatch.evidence.bundle.verify import MOST_FILES, Broken, check, main, parse, unpack
+from stillwatch.evidence.bundle.verify import MOST_FILES, Broken, check, count_tail, main, parse, unpack
 from stillwatch.schema.errors import InputError
 from tests.evidence.bundle.conftest import Files, Made, signed_again
 
@@ -50,8 +51,9 @@ def test_hostile_archives(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> N
     assert unpack(tmp_path / "b.zip") == PLAIN
     assert "zip bomb" in refused(zipped(("a", bytes(8 << 20))), tmp_path)
     assert "larger than" in refused(zipped(("a", bytes(40 << 20))), tmp_path)
-    for name in ("../a", "/etc/passwd", "a/b", "..", "C:\\a", "a\0b", "\u202etxt", "", "-" * 90):
+    for name in ("../a", "/etc/passwd", "a/b", "..", "C:\\a", "\u202etxt", "", "-" * 90):
         assert "odd name" in refused(zipped((name, b"x")), tmp_path)
+    assert "odd name" in refused(zipped(("aXb", b"x")).replace(b"aXb", b"a\0b"), tmp_path)
     assert "holds it twice" in refused(zipped(("a", b"x"), ("a", b"y")), tmp_path)
     assert "no plain file" in refused(zipped(("a", b"/etc/passwd"), mode=0o120777), tmp_path)
     assert "no plain file" in refused(zipped(("a", b""), mode=0o040755), tmp_path)
@@ -135,10 +137,8 @@ def test_other_types_anywhere_end_in_one_error_or_hold(made: Made, data: st.Data
     else:
         plain = _replaced(json.loads(files[name]), data.draw)
         forged = signed_again(files | {name: json.dumps(plain).encode()})
-    try:
+    with contextlib.suppress(Broken):
         check(forged)
-    except Broken as error:
-        assert str(error)
 
 
 @given(st.binary(max_size=400))
@@ -147,21 +147,16 @@ def test_any_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
     refused(data, tmp_path)
 
 
-def test_work_has_an_end(made: Made) -> None:
-    """Counts that would take days are refused before they are computed."""
-
-    def endless(plain: Any) -> None:
-        view = plain["views"]["FORM"]
-        view["honest"] = [10**6] * 9_000
-        for key in view["keys"]:
-            key[4] = [[group, 2] for group in range(9_000)]
-
-    plain = json.loads(made.small["counts.json"])
-    endless(plain)
-    with pytest.raises(Broken, match="too much to be computed"):
-        check(signed_again(made.small | {"counts.json": json.dumps(plain).encode()}))
+def test_work_has_an_end(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would take days is refused before it is computed."""
+    monkeypatch.setattr("stillwatch.evidence.bundle.verify.MOST_STEPS", 20_000)
+    with pytest.raises(Broken, match="bits: there is too much to be computed"):
+        check(made.small)
     plain = json.loads(made.small["vectors.json"])
     table = plain["tables"]["proof_direct"]
     table["rows"] = table["rows"] * 20
+    monkeypatch.undo()
     with pytest.raises(Broken, match="too long"):
         check(signed_again(made.small | {"vectors.json": json.dumps(plain).encode()}))
+    with pytest.raises(Broken, match="too large to be computed"):
+        count_tail(10**16 - 1, 1e16, 0, False)

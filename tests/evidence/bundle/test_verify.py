@@ -95,7 +95,7 @@ def test_a_byte_of_the_archive_that_is_changed_is_found_or_changes_nothing(
 ) -> None:
     data = archive.pack(made.small)
     path, rng = tmp_path / "b.zip", random.Random(2)
-    central = data.rindex(b"PK\1\2", 0, len(data) - 1200)
+    central = data.index(b"PK\1\2")
     harmless = 0
     for at in [*range(40), *range(central, len(data), 3), *(rng.randrange(len(data)) for _ in range(150))]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x11]) + data[at + 1 :])
@@ -146,10 +146,15 @@ def cell(table: str, column: str, by: float, row: int = 0) -> Change:
     return change
 
 
+def shared_key(plain: Any) -> Any:
+    """A key that tells members from others."""
+    return next(key for key in plain["views"]["FORM"]["keys"] if sum(key[3]) > 10)
+
+
 LIES: list[tuple[str, Change, str]] = [
     ("counts.json", more(at("views", "FORM"), "rows", 9), "bits"),
     ("counts.json", more(at("views", "LINK", "own"), 1, 3), "bits"),
-    ("counts.json", more(at("views", "FORM", "keys", 0), 2, 40), "bits"),
+    ("counts.json", more(shared_key, 2, 40), "bits"),
     ("counts.json", more(at("accounts", 0), 2, 0.5), "bits"),
     ("counts.json", lambda plain: plain["accounts"][0][3].pop(), "bits"),
     ("counts.json", lambda plain: plain["accounts"].pop(), "bits"),
@@ -212,6 +217,7 @@ def test_rows_can_be_taken_out(made: Made) -> None:
 
 
 def test_other_programs_read_the_statement(made: Made) -> None:
+    from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
     from in_toto_attestation.v1.statement import Statement
     from securesystemslib.dsse import Envelope
     from securesystemslib.signer import SSlibKey
@@ -221,7 +227,8 @@ def test_other_programs_read_the_statement(made: Made) -> None:
     key = SSlibKey(keyid, "ed25519", "ed25519", {"public": SIGNER.public.hex()})
     assert list(envelope.verify([key], 1)) == [keyid]
     plain = json.loads(envelope.payload)
-    told = Statement(plain["subject"], plain["predicateType"], plain["predicate"])
+    subjects = [ResourceDescriptor(name=s["name"], digest=s["digest"]).pb for s in plain["subject"]]
+    told = Statement(subjects, plain["predicateType"], plain["predicate"])
     told.validate()
     assert {subject["name"] for subject in plain["subject"]} == set(made.small) - {
         "rows.jsonl",

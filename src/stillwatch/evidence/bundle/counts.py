@@ -57,6 +57,7 @@ def counts(
     named = [names.of("key", f"{key:016x}") for key in chosen["key"]]
     members = _members(scoring, campaign)
     honest, renamed = _honest(scoring, places, names)
+    held_by = [[members.get((int(place), fold), 0) for fold in range(FOLDS)] for place in places]
     views: dict[str, Any] = {}
     number: dict[int, int] = {}
     for view in VIEWS:
@@ -70,8 +71,8 @@ def counts(
                 [
                     name,
                     chosen["key_kind"][i],
-                    chosen["holders"][i],
-                    [members.get((int(places[i]), fold), 0) for fold in range(FOLDS)],
+                    _holders(chosen["holders"][i], held_by[i], honest.get(int(places[i]), [])),
+                    held_by[i],
                     honest.get(int(places[i]), []),
                 ]
                 for name, i in mine
@@ -91,6 +92,11 @@ def counts(
         ),
         "views": views,
     }
+
+
+def _holders(holders: int, members: list[int], honest: list[list[int]]) -> int | None:
+    """How many hold a key; not told where nothing follows from it: a key of no two members counts as any other."""
+    return holders if sum(members) >= 2 or honest else None
 
 
 def _held(scoring: Mapping[str, pa.Table], numbers: list[int]) -> dict[int, Any]:

@@ -361,7 +361,7 @@ def count_tail(k: int, mean: float, trials: int, upper: bool) -> float:
     else:
         first = k * math.log(mean) - mean - math.lgamma(k + 1)
     term, total, at = 1.0, 1.0, k
-    for _ in range(3_000_000):
+    for _ in range(1_000_000):
         at += 1 if upper else -1
         if at < 0 or (trials and at > trials):
             break
@@ -581,7 +581,9 @@ class Check:
         right = len(leaves) == claim["count"] and tree_root(leaves).hex() == claim["root"]
         need(right, "the rows are not the signed ones")
         gone = f"{len(leaves) - shown:,} were taken out, and their hashes hold"
-        self.left.append("hashes of raw rows: the operator builds the bundle again, byte for byte, or shows a row")
+        self.left.append(
+            "hashes of raw rows: the operator builds the bundle again, byte for byte, or shows a row"
+        )
         return f"{shown:,} rows are leaves of the signed tree; {gone}"
 
     def bits(self) -> str:
@@ -643,7 +645,10 @@ class Check:
         claims = {claim["name"]: claim for claim in self.group["claims"]}
         direct = self.direct(claims["one_director"])
         nulls = self.table("proof_nulls", 100_000)
-        found = {"coordinated": self.views(nulls), "harvest_like": self.conformal()}
+        found = {
+            "coordinated": self.views(nulls, claims["coordinated"]["statistic"]),
+            "harvest_like": self.conformal(),
+        }
         for name, p in found.items():
             claim, rest = claims[name], rests.get(name)
             if rest is None:
@@ -669,15 +674,16 @@ class Check:
             f"{len(nulls):,} null values, of the score from {honest:,} references"
         )
 
-    def views(self, nulls: list[dict[str, Any]]) -> float:
+    def views(self, nulls: list[dict[str, Any]], told: float) -> float:
         """p of the claim `coordinated`, from the views that were tested."""
         drawn: dict[str, list[tuple[int, float]]] = {}
         for row in nulls:
             drawn.setdefault(row["view"], []).append((row["draw"], row["value"]))
-        counted, factor = [1.0], 1
+        counted, factor, seen = [1.0], 1, []
         for row in self.table("proof_views", 8):
             view, method, said = row["view"], row["method"], row["statistic"]
             pairs = sorted(drawn.pop(view, []))
+            seen.append(said)
             need(
                 [draw for draw, _ in pairs] == list(range(row["draws"])), f"null values of {view} are missing"
             )
@@ -702,6 +708,9 @@ class Check:
                 counted.append(row["p"])
                 factor = row["views_tested"]
         need(not drawn, "there are null values of a view that was not tested")
+        need(
+            any(close(found, told) for found in seen), "the statistic of the claim coordinated is of no view"
+        )
         return min(1.0, factor * min(counted))
 
     def direct(self, claim: dict[str, Any]) -> int:
@@ -799,7 +808,11 @@ class View:
         need(len(self.own) == 4, f"{name} has another number of folds")
         need(len({key[0] for key in self.keys}) == len(self.keys), f"a key in {name} is listed twice")
         for _, _, holders, members, honest in self.keys:
-            right = len(members) == 4 and min(members) >= 0 and holders >= sum(members)
+            right = len(members) == 4 and min(members) >= 0
+            # Of a key of no two members, and of no honest group, the bits do not ask who else holds it.
+            right = right and (
+                sum(members) < 2 and not honest if holders is None else holders >= sum(members)
+            )
             right = right and all(2 <= count <= self.honest[group] for group, count in honest)
             need(right, f"counts of a key in {name} cannot be")
 
@@ -818,7 +831,7 @@ class View:
         """Whether no key is held by more accounts of this bundle than the counts say."""
         pairs = zip(self.keys, self.held)  # noqa: B905
         return all(
-            sum(held) <= key[2] and all(n <= most for n, most in zip(held, key[3]))  # noqa: B905
+            (key[2] is None or sum(held) <= key[2]) and all(n <= most for n, most in zip(held, key[3]))  # noqa: B905
             for key, held in pairs
         )
 
@@ -826,7 +839,7 @@ class View:
         """(null, alternative) of a key for a member of `fold`, which the profile leaves out; -1: of no fold."""
         if (key, fold) not in self.known:
             _, _, holders, members, _ = self.keys[key]
-            share = max(float(holders), 1.0) / self.rows
+            share = max(float(holders or 0), 1.0) / self.rows
             held = sum(count for number, count in enumerate(members) if number != fold)
             total = max(1, sum(rows for number, rows in enumerate(self.own) if number != fold))
             null, alternative = share, SMOOTH * share
