@@ -9,8 +9,8 @@ from stillwatch.detect.confirm import benjamini_hochberg, keys_against_null, sub
 from stillwatch.detect.explain import benchmark, classroom, openness, web
 from stillwatch.detect.keys import KeyIndex, build_index, lighter
 from stillwatch.detect.members import background, combine_views, e_benjamini_hochberg, key_bits
-from stillwatch.detect.population import build_strata, seats_for
-from stillwatch.detect.score import conformal, item_space
+from stillwatch.detect.population import Draws, build_strata, seats_for
+from stillwatch.detect.score import coincidences, conformal, item_space
 
 
 def _population(rng: np.random.Generator, shared: int, group: int = 40) -> KeyIndex:
@@ -37,7 +37,7 @@ def _p(index: KeyIndex, members: np.ndarray, seed: int) -> float:
     excluded[members] = True
     parts = subgroups(members, seed)
     seats = [seats_for(strata, part, excluded) for part in parts]
-    return keys_against_null(index, "LINK", parts, seats, seed).p
+    return keys_against_null(index, "LINK", parts, seats, Draws.of(seed, "test", members)).p
 
 
 def test_random_groups_are_confirmed_at_the_nominal_rate() -> None:
@@ -80,7 +80,9 @@ def test_strangers_on_popular_carriers_are_not_tied(staff_stand_in: bool, light:
         members = np.sort(rng.choice(consumers, 50, replace=False))
         excluded = np.zeros(3000, bool)
         excluded[members] = True
-        p.append(keys_against_null(index, "LINK", [members], [seats_for(strata, members, excluded)], draw).p)
+        seats = [seats_for(strata, members, excluded)]
+        draws = Draws.of(draw, "test", members)
+        p.append(keys_against_null(index, "LINK", [members], seats, draws).p)
     share = float(np.mean(np.array(p) <= 0.05))
     assert share >= 0.9 if staff_stand_in else share <= 0.15
 
@@ -119,7 +121,8 @@ def test_with_nine_references_little_can_be_named_and_the_output_says_how_many_i
 
 def test_item_space_orders_a_wide_harvest_above_a_narrow_habit() -> None:
     rng = np.random.default_rng(8)
-    assert item_space(rng.integers(0, 10**9, 2000)) > item_space(rng.integers(0, 40, 2000)) + 2
+    wide, narrow = rng.integers(0, 10**9, 2000), rng.integers(0, 40, 2000)
+    assert item_space(2000, coincidences(wide)) > item_space(2000, coincidences(narrow)) + 2
 
 
 def test_openness_names_the_strongest_channel() -> None:

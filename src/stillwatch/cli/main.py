@@ -1,7 +1,7 @@
 """The commands. Each reads its options, calls one room and prints; errors become one message and an exit code.
 
 Exit codes: 0 done, 1 unexpected (or whoever read our output went away), 2 usage, 3 input, 4 output, 5 results folder,
-6 missing extra, 130 Ctrl-C.
+6 missing extra, 7 a replay that gives other numbers, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from stillwatch import arena
 from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
+from stillwatch.cli.evidence import evidence_app
 from stillwatch.cli.guard import guard_app
 from stillwatch.cli.intel import intel_app, intel_for, note_aside
 from stillwatch.cli.interrupt import Interrupts
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
+app.add_typer(evidence_app, name="evidence")
 app.add_typer(guard_app, name="guard")
 app.add_typer(keys_app, name="keys")
 app.add_typer(intel_app, name="intel")

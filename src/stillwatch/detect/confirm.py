@@ -8,15 +8,27 @@ it errs on the careful side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numba as nb
 import numpy as np
 
 from stillwatch.detect.keys import KeyIndex
-from stillwatch.detect.population import F64, I64, Bool, Seats, Strata, seats_for, seeded
+from stillwatch.detect.population import (
+    F64,
+    I64,
+    U64,
+    Bool,
+    Draws,
+    Seats,
+    Strata,
+    candidate_digest,
+    seats_for,
+    seeded,
+)
 from stillwatch.detect.rhythm import Rhythm
 from stillwatch.detect.scratch import Scratch
 
@@ -24,6 +36,8 @@ VIEWS = ("FORM", "LINK", "TIME")
 MOST_DRAWS = 999
 STOP_AFTER = 10
 """Exceedances after which drawing stops: the candidate is ordinary."""
+BLOCKS = (32, 128, 384)
+"""Numbers of draws, multiples of four, up to which states are made at once."""
 TAIL = 100
 """Largest null values that the tail is fitted to."""
 LARGE_GROUP = 200
@@ -46,6 +60,12 @@ class Tested:
     """`permutation`, `permutation with fitted tail`, `none` (the view could not see the group)."""
     level: int
     """Coarsest matching level used (index into `population.LEVELS`)."""
+    above: int = 0
+    """Null values that reach the statistic."""
+    parts: int = 1
+    """Parts of a large candidate, of which the median counts."""
+    null: F64 | None = field(default=None, compare=False)
+    """The null values, where they were kept."""
 
 
 @nb.njit(nogil=True, cache=True)
@@ -88,7 +108,7 @@ def _avalanche(z: Any) -> Any:
 
 @nb.njit(nogil=True, cache=True)
 def _draw(pool: Any, start: Any, size: Any, used: Any, mark: int, out: Any, state: Any) -> Any:
-    """Fill `out` with one account per seat, none twice (`used` holds the mark of the last draw)."""
+    """Fill `out` with one account per seat, none twice (`used` holds the mark of the last draw), from `state` on."""
     for s in range(len(start)):
         account = pool[start[s]]
         for _ in range(50):
@@ -98,7 +118,6 @@ def _draw(pool: Any, start: Any, size: Any, used: Any, mark: int, out: Any, stat
                 break
         used[account] = mark
         out[s] = account
-    return state
 
 
 @nb.njit(nogil=True, cache=True)
@@ -115,17 +134,18 @@ def _null_of_keys(
     touched: Any,
     used: Any,
     mark: int,
-    draws: int,
+    first: int,
+    states: Any,
     stop: int,
-    seed: Any,
 ) -> Any:
+    """(null values of the draws first, first + 1, ..., how many reach `observed`): up to `stop` that do."""
     out = np.empty(len(start), np.int64)
-    null = np.empty(draws)
+    null = np.empty(len(states))
     above = 0
-    state = seed
-    for d in range(draws):
-        a, b = bounds[d % (len(bounds) - 1)], bounds[d % (len(bounds) - 1) + 1]
-        state = _draw(pool, start[a:b], size[a:b], used, mark + d, out, state)
+    for d in range(len(states)):
+        part = (first + d) % (len(bounds) - 1)
+        a, b = bounds[part], bounds[part + 1]
+        _draw(pool, start[a:b], size[a:b], used, mark + first + d, out, states[d])
         null[d] = co_occurrence(out[: b - a], account_offsets, keys, weight, count, touched)
         if null[d] >= observed:
             above += 1
@@ -188,18 +208,19 @@ def _null_of_time(
     loud: Any,
     used: Any,
     mark: int,
-    draws: int,
+    first: int,
+    states: Any,
     stop: int,
-    seed: Any,
 ) -> Any:
+    """As `_null_of_keys`."""
     out, seen = np.empty(len(start), np.int64), np.empty(len(start), np.int64)
     total = np.zeros(residuals.shape[1])
-    null = np.empty(draws)
+    null = np.empty(len(states))
     above = 0
-    state = seed
-    for d in range(draws):
-        a, b = bounds[d % (len(bounds) - 1)], bounds[d % (len(bounds) - 1) + 1]
-        state = _draw(pool, start[a:b], size[a:b], used, mark + d, out, state)
+    for d in range(len(states)):
+        part = (first + d) % (len(bounds) - 1)
+        a, b = bounds[part], bounds[part + 1]
+        _draw(pool, start[a:b], size[a:b], used, mark + first + d, out, states[d])
         null[d] = _correlation(out[: b - a], residuals, loud, total, seen)
         if null[d] >= observed:
             above += 1
@@ -208,31 +229,61 @@ def _null_of_time(
     return null, above
 
 
+def _in_blocks(
+    draws: Draws, most: int, kernel: Callable[[int, U64, int], tuple[F64, int]]
+) -> tuple[F64, int]:
+    """(null values, how many reach what was observed) of up to `most` draws, fewer where `STOP_AFTER` did.
+
+    `kernel` makes the draws from a number on, given their states and how many exceedances end it. Most candidates
+    stop early, and a state costs as much as a small group's draw: states are made when they are needed.
+    """
+    null: list[F64] = []
+    done, above = 0, 0
+    for end in (*(end for end in BLOCKS if end < most), most):
+        values, reached = kernel(done, draws.states(done, end - done), STOP_AFTER - above)
+        null.append(values)
+        above += reached
+        if above >= STOP_AFTER:
+            break
+        done = end
+    return np.concatenate(null), above
+
+
 def tail_p(null: F64, observed: float) -> float:
-    """P(null >= observed) from a generalised Pareto tail over the largest TAIL values of `null`."""
+    """P(null >= observed) from a generalised Pareto tail over the largest TAIL values of `null`.
+
+    Sums are exact before they are rounded, so that whoever computes p again gets the same digits.
+    """
     ranked = np.sort(null)
     floor = (np.sum(null >= observed) + 1) / (len(null) + 1)
     if len(ranked) <= TAIL:
         return float(floor)
-    threshold = (ranked[-TAIL] + ranked[-TAIL - 1]) / 2
-    excess = ranked[-TAIL:] - threshold
-    mean, variance = excess.mean(), excess.var(ddof=1)
+    threshold = float(ranked[-TAIL] + ranked[-TAIL - 1]) / 2
+    excess = [value - threshold for value in ranked[-TAIL:].tolist()]
+    mean = math.fsum(excess) / TAIL
+    variance = math.fsum((value - mean) ** 2 for value in excess) / (TAIL - 1)
     if observed <= threshold or variance <= 0 or mean <= 0:
         return float(floor)
     shape = min(max(0.5 * (1 - mean * mean / variance), 0.0), 0.45)
     scale = mean * (1 - shape)
     far = (observed - threshold) / scale
-    tail = np.exp(-far) if shape < 1e-9 else (1 + shape * far) ** (-1 / shape)
-    return float(min(1.0, max(TAIL / len(null) * tail, 1e-15)))
+    tail = math.exp(-far if shape < 1e-9 else -math.log1p(shape * far) / shape)
+    return min(1.0, max(TAIL / len(null) * tail, 1e-15))
 
 
-def _conclude(view: str, null: F64, above: int, observed: float, level: int) -> Tested:
-    expected = float(null.mean())
+def _conclude(view: str, null: F64, above: int, observed: float, level: int, parts: int) -> Tested:
+    """Parts of a large candidate are combined as twice the median p (valid under any dependence; Rüger 1978).
+
+    One null serves all parts, so the part of the median statistic is the part of the median p.
+    """
     if above >= STOP_AFTER:
         # Besag & Clifford 1991: after a fixed number of exceedances p = exceedances / draws.
-        return Tested(view, above / len(null), observed, expected, len(null), "permutation", level)
-    p = tail_p(null, observed)
-    return Tested(view, p, observed, expected, len(null), "permutation with fitted tail", level)
+        p, method = above / len(null), "permutation"
+    else:
+        p, method = tail_p(null, observed), "permutation with fitted tail"
+    if parts > 1:
+        p = min(1.0, 2 * p)
+    return Tested(view, p, float(observed), float(null.mean()), len(null), method, level, above, parts, null)
 
 
 def _side_by_side(seats: Sequence[Seats], chosen: Sequence[Bool]) -> tuple[I64, I64, I64, I64]:
@@ -246,21 +297,13 @@ def _side_by_side(seats: Sequence[Seats], chosen: Sequence[Bool]) -> tuple[I64, 
     )
 
 
-def _of_parts(tested: Tested, parts: int) -> Tested:
-    """Parts of a large candidate are combined as twice the median p (valid under any dependence; Rüger 1978).
-
-    One null serves all parts, so the part of the median statistic is the part of the median p.
-    """
-    return tested if parts == 1 else replace(tested, p=min(1.0, 2 * tested.p))
-
-
 def keys_against_null(
     index: KeyIndex,
     view: str,
     parts: Sequence[I64],
     seats: Sequence[Seats],
-    seed: int,
-    draws: int = MOST_DRAWS,
+    draws: Draws,
+    most: int = MOST_DRAWS,
 ) -> Tested:
     """Rarity-weighted co-occurrence of the candidate, or of its `parts`, against groups that match them in turn."""
     own = index.telling
@@ -271,21 +314,15 @@ def keys_against_null(
     observed = each[len(each) // 2]
     level = max(s.level for s in seats)
     if observed <= 0 or min(len(s.pool) for s in seats) == 0:
-        return Tested(view, 1.0, float(observed), 0.0, 0, "none", level)
-    null, above = _null_of_keys(
-        observed,
-        *_side_by_side(seats, [np.ones(len(s.start), bool) for s in seats]),
-        own.account_offsets,
-        own.keys,
-        own.weight,
-        count,
-        touched,
-        *_scratch.marks(index.accounts, draws),
-        draws,
-        STOP_AFTER,
-        np.uint64(seed),
-    )
-    return _of_parts(_conclude(view, null, above, observed, level), len(parts))
+        return Tested(view, 1.0, float(observed), 0.0, 0, "none", level, parts=len(parts))
+    places = _side_by_side(seats, [np.ones(len(s.start), bool) for s in seats])
+    marks = _scratch.marks(index.accounts, most)
+
+    def kernel(first: int, states: U64, stop: int) -> Any:
+        held = own.account_offsets, own.keys, own.weight
+        return _null_of_keys(observed, *places, *held, count, touched, *marks, first, states, stop)
+
+    return _conclude(view, *_in_blocks(draws, most, kernel), observed, level, len(parts))
 
 
 def mean_correlation(rhythm: Rhythm, members: I64) -> float:
@@ -296,29 +333,25 @@ def mean_correlation(rhythm: Rhythm, members: I64) -> float:
 
 
 def time_against_null(
-    rhythm: Rhythm, parts: Sequence[I64], seats: Sequence[Seats], seed: int, draws: int = MOST_DRAWS
+    rhythm: Rhythm, parts: Sequence[I64], seats: Sequence[Seats], draws: Draws, most: int = MOST_DRAWS
 ) -> Tested:
     """Mean pairwise correlation of hourly residuals of the candidate, or of its `parts`; else as for keys."""
     seen = [rhythm.loud[members] for members in parts]
     visible = [i for i, loud in enumerate(seen) if loud.sum() >= LEAST_IN_TIME]
     level = max(s.level for s in seats)
     if 2 * len(visible) <= len(parts) or min(len(s.pool) for s in seats) == 0:
-        return Tested("TIME", 1.0, 0.0, 0.0, 0, "none", level)
+        return Tested("TIME", 1.0, 0.0, 0.0, 0, "none", level, parts=len(parts))
     # A part that TIME cannot see has p = 1.
     blind = [-np.inf] * (len(parts) - len(visible))
     each = blind + sorted(mean_correlation(rhythm, parts[i]) for i in visible)
     observed = each[len(each) // 2]
-    null, above = _null_of_time(
-        observed,
-        *_side_by_side([seats[i] for i in visible], [seen[i] for i in visible]),
-        rhythm.residuals,
-        rhythm.loud,
-        *_scratch.marks(len(rhythm.loud), draws),
-        draws,
-        STOP_AFTER,
-        np.uint64(seed),
-    )
-    return _of_parts(_conclude("TIME", null, above, observed, level), len(parts))
+    places = _side_by_side([seats[i] for i in visible], [seen[i] for i in visible])
+    marks = _scratch.marks(len(rhythm.loud), most)
+
+    def kernel(first: int, states: U64, stop: int) -> Any:
+        return _null_of_time(observed, *places, rhythm.residuals, rhythm.loud, *marks, first, states, stop)
+
+    return _conclude("TIME", *_in_blocks(draws, most, kernel), observed, level, len(parts))
 
 
 def subgroups(members: I64, seed: int) -> list[I64]:
@@ -342,26 +375,33 @@ def confirm(
     seed: int,
     *,
     whole: bool = False,
+    keep: bool = False,
 ) -> list[Tested]:
     """Test a candidate on every view but the one that found it, in the order of `indexes`, TIME last.
 
-    Unless `whole`, TIME is left out where a view before it has settled the matter.
+    Unless `whole`, TIME is left out where a view before it has settled the matter. `keep` keeps the null values. The
+    stage of the draws is `confirm` and the view, the candidate is `members`.
     """
     excluded = np.zeros(strata.accounts, bool)
     excluded[members] = True
     parts = subgroups(members, seed)
     seats = [seats_for(strata, part, excluded) for part in parts]
+    candidate = candidate_digest(members)
     tested = []
     for view, index in indexes.items():
         if view == found_in:
             continue
-        base = seeded(seed, f"confirm {view}", members)
-        tested.append(keys_against_null(index, view, parts, seats, base))
-    if not whole and min(t.p for t in tested) <= SETTLED_P:
-        return tested
-    base = seeded(seed, "confirm TIME", members)
-    tested.append(time_against_null(rhythm, parts, seats, base))
-    return tested
+        draws = Draws(seed, f"confirm {view}", candidate)
+        tested.append(keys_against_null(index, view, parts, seats, draws))
+    if whole or not settled(tested):
+        draws = Draws(seed, "confirm TIME", candidate)
+        tested.append(time_against_null(rhythm, parts, seats, draws))
+    return tested if keep else [replace(test, null=None) for test in tested]
+
+
+def settled(tested: Sequence[Tested]) -> bool:
+    """Whether the views before TIME leave nothing to ask it."""
+    return min(test.p for test in tested) <= SETTLED_P
 
 
 def other_views(found_in: str) -> int:

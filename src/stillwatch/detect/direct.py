@@ -9,7 +9,7 @@ Conversations and reasoning blocks that move between accounts are in `detect.led
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -23,6 +23,8 @@ SIGNUP_WITHIN_US = 5 * 60 * 1_000_000
 TAKEOVER_WITHIN_US = 120 * 1_000_000
 LOCAL_US = 15 * 60 * 1_000_000
 """Half-width of the window from which the local rate of endings is read: within a launch's hour rates change."""
+RARE = 1e-3
+"""Least mean of what is hardly ever seen."""
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
 PRIOR_SIGNUPS = 50.0
@@ -44,6 +46,27 @@ class Direct:
     """Whether it can single a group out; else it only counts beside a test that did."""
     detail: str = ""
     """What was counted, where a test has several kinds, in words."""
+    tail: str = "upper"
+    """`upper`: p = P(X >= observed). `lower`: P(X <= observed)."""
+    least: int = 1
+    """Observed events below which p is 1."""
+    floor: float = 0.0
+    """Least mean that p is computed with: of rare events the expectation is not known better."""
+    trials: int = 0
+    """Of a binomial X; 0: X is Poisson."""
+    times: float = 1.0
+    """Bonferroni factor inside the test: p has been multiplied by it, up to 1."""
+    counts: tuple[float, ...] = ()
+    """What `expected` follows from, as `schema.proof` says for each test."""
+
+    @property
+    def mean(self) -> float:
+        """Mean of X."""
+        return max(self.expected, self.floor)
+
+
+NO_SPLIT = Direct("work_split", "FORM", 1.0, 0, 0.0, tail="lower", least=0)
+"""Of a group that has no item set to divide."""
 
 
 @nb.njit(nogil=True, cache=True)
@@ -94,7 +117,7 @@ def work_split(account: I64, slots: np.ndarray[tuple[int, int], np.dtype[np.uint
     with independent users Pab is about Pa Pb / P; p = Poisson(Pab; that). The smallest p over slot pairs is
     multiplied by their number. Accounts with private slots make no claim: Pa is 0.
     """
-    best = Direct("work_split", "FORM", 1.0, 0, 0.0)
+    best = NO_SPLIT
     pairs = list(combinations(range(slots.shape[1]), 2))
     if not pairs:
         return best
@@ -114,7 +137,10 @@ def work_split(account: I64, slots: np.ndarray[tuple[int, int], np.dtype[np.uint
         expected = equal_first * equal_second / total
         p = float(special.pdtr(both, expected)) * len(pairs)
         if p < best.p:
-            best = Direct("work_split", "FORM", p, both, expected)
+            counts = float(total), float(equal_first), float(equal_second)
+            best = replace(
+                best, p=p, observed=both, expected=expected, times=float(len(pairs)), counts=counts
+            )
     return best
 
 
@@ -172,6 +198,7 @@ def signup_batch(population: SignUps, members: I64) -> Direct:
     hour_of_day = population.by_clock - np.bincount(mine % 24, minlength=24) + 1.0
     average = hour_of_day / hour_of_day.sum()
     observed, concerned, expected = 0, 0, 0.0
+    counts: list[float] = []
     days, busy = np.unique(created_us[known] // DAY_US, return_counts=True)
     known = known[created_us[known] // DAY_US != days[busy.argmax()]]
     day, kind = created_us[known] // DAY_US, population.mail_class[known]
@@ -188,10 +215,12 @@ def signup_batch(population: SignUps, members: I64) -> Direct:
         # Two draws from one hour lie within five minutes of each other with probability about 2 x 5 / 60.
         chance = float((profile**2).sum()) * 2 * SIGNUP_WITHIN_US / HOUR_US
         expected += len(times) * (len(times) - 1) / 2 * chance
+        counts += [float(len(times)), chance]
     if observed == 0:
         return none
     p = float(stats.poisson.sf(observed - 1, expected))
-    return Direct("signup_batch", "LINK", p, observed, expected, concerned / len(members))
+    reach = concerned / len(members)
+    return Direct("signup_batch", "LINK", p, observed, expected, reach, counts=tuple(counts))
 
 
 def takeover(
@@ -216,5 +245,7 @@ def takeover(
     near = np.searchsorted(ordered, at + LOCAL_US) - np.searchsorted(ordered, at - LOCAL_US)
     expected = float(np.minimum(near * (TAKEOVER_WITHIN_US / (2 * LOCAL_US)), 1.0).sum())
     observed = int((hit > 0).sum())
-    p = float(stats.poisson.sf(observed - 1, max(expected, 1e-3))) if observed else 1.0
-    return Direct("takeover", "TIME", p, observed, expected, observed / len(members))
+    p = float(stats.poisson.sf(observed - 1, max(expected, RARE))) if observed else 1.0
+    counts = tuple(near.astype(float).tolist())
+    reach = observed / len(members)
+    return Direct("takeover", "TIME", p, observed, expected, reach, floor=RARE, counts=counts)

@@ -9,6 +9,7 @@ singles a group out. It counts beside one that did.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
@@ -49,7 +50,18 @@ def fan_out(wide: Bool, able: Bool, names: Sequence[str], members: I64) -> Direc
     `names`: the kinds in words.
     """
     judged = members[able[members]]
-    best = Direct("fan_out", "FANOUT", 1.0, 0, WIDE * len(judged), 0.0, alone=False)
+    best = Direct(
+        "fan_out",
+        "FANOUT",
+        1.0,
+        0,
+        WIDE * len(judged),
+        0.0,
+        alone=False,
+        trials=len(judged),
+        times=float(len(wide)),
+        counts=(WIDE, float(len(judged))),
+    )
     if len(judged) == 0:
         return best
     for name, row in zip(names, wide, strict=True):
@@ -57,7 +69,5 @@ def fan_out(wide: Bool, able: Bool, names: Sequence[str], members: I64) -> Direc
         p = min(1.0, float(stats.binom.sf(observed - 1, len(judged), WIDE)) * len(wide)) if observed else 1.0
         if p < best.p:
             reach = observed / len(members)
-            best = Direct(
-                "fan_out", "FANOUT", p, observed, WIDE * len(judged), reach, alone=False, detail=name
-            )
+            best = replace(best, p=p, observed=observed, reach=reach, detail=name)
     return best

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from stillwatch.detect.direct import Direct
+from stillwatch.detect.direct import RARE, Direct
 from stillwatch.detect.discover import LEAST_GROUP, communities
 from stillwatch.detect.population import F64, I32, I64, Bool
 
@@ -58,8 +58,11 @@ def moved(name: str, view: str, pairs: I64, member: Bool) -> Direct:
     inside = int((member[pairs // total] & member[pairs % total]).sum())
     outside = len(pairs) - inside
     expected = outside * n * (n - 1) / max(1, total * (total - 1))
-    p = float(stats.poisson.sf(inside - 1, max(expected, 1e-3))) if inside >= LEAST_MOVES else 1.0
-    return Direct(name, view, p, inside, expected, inside / max(1, n))
+    p = float(stats.poisson.sf(inside - 1, max(expected, RARE))) if inside >= LEAST_MOVES else 1.0
+    counts = float(outside), float(n), float(total)
+    return Direct(
+        name, view, p, inside, expected, inside / max(1, n), least=LEAST_MOVES, floor=RARE, counts=counts
+    )
 
 
 def after_refusals(source: I64, ts: I64, refused_by: I64, refused_us: I64) -> Bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 F64 = npt.NDArray[np.float64]
@@ -52,9 +54,47 @@ class Seats:
 
 
 def seeded(seed: int, stage: str, members: npt.NDArray[np.integer]) -> int:
-    """A 63-bit seed from the run's seed, the stage and the members: draws do not depend on order or threads."""
+    """A 63-bit seed from the run's seed, the stage and the members, for what is drawn once and is no test."""
     data = f"{seed}\x1f{stage}\x1f".encode() + np.sort(members).astype("<i8").tobytes()
     return xxhash.xxh3_64_intdigest(data) >> 1
+
+
+def candidate_digest(members: npt.NDArray[np.integer]) -> bytes:
+    """SHA-256 of the members' numbers in rising order, each as 8 bytes, lowest first.
+
+    An account's number is its place, from 0, among all accounts of the log in the order of their ids (by code point).
+    """
+    return hashlib.sha256(np.sort(members).astype("<i8").tobytes()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The random draws of one test: each has a state of its own, and can be made again without the others.
+
+    Four draws share one SHA-256: the state of draw d (from 0) is bytes 8 (d mod 4) to 8 (d mod 4) + 7, lowest first,
+    of the hash of: the seed in decimal digits, byte 31, the stage, byte 31, the candidate's digest (32 bytes), d div
+    4 as 8 bytes, lowest first. Splitmix64 goes on from it.
+    """
+
+    seed: int
+    stage: str
+    candidate: bytes
+
+    @classmethod
+    def of(cls, seed: int, stage: str, members: npt.NDArray[np.integer]) -> Draws:
+        """The draws of the test called `stage` of the candidate `members`."""
+        return cls(seed, stage, candidate_digest(members))
+
+    def states(self, first: int, count: int) -> U64:
+        """The states of the draws first, first + 1, ..., uint64 (count,)."""
+        begun = hashlib.sha256(f"{self.seed}\x1f{self.stage}\x1f".encode() + self.candidate)
+        found = bytearray()
+        for number in range(first // 4, (first + count + 3) // 4):
+            whole = begun.copy()
+            whole.update(number.to_bytes(8, "little"))
+            found += whole.digest()
+        skipped = first % 4
+        return np.frombuffer(found, "<u8")[skipped : skipped + count].astype(np.uint64)
 
 
 def build_strata(

@@ -7,6 +7,7 @@ turn them round.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +21,18 @@ LEAST_REFERENCES = 9
 """Below this no p-value can reach the level, whatever the score: 1 / (9 + 1) = 0.10."""
 
 
-def item_space(items: I64) -> float:
+def coincidences(items: I64) -> int:
+    """Pairs of equal items."""
+    counts = np.bincount(np.unique(items, return_inverse=True)[1]) if len(items) else np.zeros(1, np.int64)
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def item_space(m: int, c: int) -> float:
     """log10 of the effective number of different items asked for, from coincidences among the draws.
 
     log10((m(m-1)/2 + 1) / (c + 3)) over m draws with c coinciding pairs (a birthday estimate).
     """
-    m = len(items)
-    counts = np.bincount(np.unique(items, return_inverse=True)[1]) if m else np.zeros(1, np.int64)
-    coincidences = int((counts * (counts - 1) // 2).sum())
-    return float(np.log10((m * (m - 1) / 2 + 1) / (coincidences + 3)))
+    return math.log10((m * (m - 1) / 2 + 1) / (c + 3))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from stillwatch.ingest.objects import first_objects
 from stillwatch.ingest.owners import Owners
 from stillwatch.ingest.refused import with_bytes
 from stillwatch.ingest.registry import Importer, Probe, RawBatch, ReadOptions, choose, load_importers
-from stillwatch.ingest.side import read_side
+from stillwatch.ingest.side import read_side_and_digest
 from stillwatch.ingest.source import InputInfo, Source, digest, discover, inspect, refuse_empty
 from stillwatch.schema.checks import Checked, DuplicateIds, TimeUnit, check_exchanges
 from stillwatch.schema.errors import InputError, UsageError, Where
@@ -94,7 +94,7 @@ def open_log(
         refuse_empty(sources)
         probes = [_probe(source) for source in sources]
         importer = choose(sources, probes, format, importers)
-        checked = {name: read_side(name, tables[name]) for name in sorted(tables)}
+        given = {name: read_side_and_digest(name, tables[name]) for name in sorted(tables)}
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -108,7 +108,8 @@ def open_log(
         sources,
         importer,
         options,
-        checked,
+        {name: table for name, (table, _) in given.items()},
+        {name: told for name, (_, told) in given.items()},
         strict=strict,
         folder=folder,
         skipped=found.skipped,
@@ -136,6 +137,8 @@ class Log:
 
     side: dict[str, pa.Table]
     """Checked side tables by name."""
+    side_digests: dict[str, str]
+    """SHA-256 of each side table's file, hex."""
     refusals: list[Refusal]
     """Refused rows of the pass that is under way or was last; complete once its batches are exhausted."""
     rows_read: int
@@ -156,6 +159,7 @@ class Log:
         importer: Importer,
         options: ReadOptions,
         side: dict[str, pa.Table],
+        side_digests: dict[str, str],
         *,
         strict: bool,
         folder: Path,
@@ -167,6 +171,7 @@ class Log:
         self._options = options
         self._strict = strict
         self.side = side
+        self.side_digests = side_digests
         self.skipped = skipped
         self.lookups = lookups
         wanted = options.columns

@@ -14,7 +14,7 @@ import pyarrow as pa
 from stillwatch.ingest.columns import Misfit, text_times, to_text
 from stillwatch.ingest.objects import read_objects
 from stillwatch.ingest.registry import Broken
-from stillwatch.ingest.source import Source, inspect
+from stillwatch.ingest.source import Source, digest, inspect
 from stillwatch.ingest.tabular import read_tables
 from stillwatch.schema.checks import check_side
 from stillwatch.schema.errors import FormatError, UsageError, Where
@@ -30,14 +30,20 @@ def read_side(name: str, path: str) -> pa.Table:
     row): a lost sanction or a lost contract would change verdicts without a trace. Raises UsageError for an
     unknown name, InputError and its kinds for the rest. An empty file is an empty table.
     """
+    return read_side_and_digest(name, path)[0]
+
+
+def read_side_and_digest(name: str, path: str) -> tuple[pa.Table, str]:
+    """As `read_side`, with the SHA-256 of the file as it was given, hex."""
     if name not in SIDE_TABLES:
         known = ", ".join(sorted(SIDE_TABLES))
         raise UsageError(f"unknown side table {name!r}", hint=f"side tables: {known}")
     folder = Path(tempfile.mkdtemp(prefix="stillwatch-"))
     try:
         source = inspect(path, 0, folder)
+        told = digest(source.original)
         if source.container == "empty":
-            return SIDE_TABLES[name].empty_table()
+            return SIDE_TABLES[name].empty_table(), told
         table = _from_json(name, source) if source.container in ("json", "jsonl") else _from_table(source)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -48,7 +54,7 @@ def read_side(name: str, path: str) -> pa.Table:
         else pa.nulls(checked.num_rows, field.type)
         for field in SIDE_TABLES[name]
     ]
-    return pa.Table.from_arrays(arrays, schema=SIDE_TABLES[name])
+    return pa.Table.from_arrays(arrays, schema=SIDE_TABLES[name]), told
 
 
 def _from_table(source: Source) -> pa.Table:

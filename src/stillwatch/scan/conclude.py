@@ -44,6 +44,7 @@ def conclude(
     references = judged.references
     if most_references is not None:
         references = sorted(references, key=lambda f: (f.reference * 2654435761) % 2**32)[:most_references]
+    judged = replace(judged, against=references)
     if most_references is not None or roads != ROADS:
         judged = _decided(judged, references, roads)
     listed = _listed(judged)

@@ -17,14 +17,14 @@ from stillwatch.detect import score as sc
 from stillwatch.detect.fanout import wide_accounts
 from stillwatch.detect.keys import KeyIndex, build_index, lighter, without
 from stillwatch.detect.members import FEW, REPEATED
-from stillwatch.detect.population import Strata, build_strata, seats_for, seeded
+from stillwatch.detect.population import Draws, Strata, build_strata, seats_for, seeded
 from stillwatch.detect.rhythm import Rhythm, build_rhythm
 from stillwatch.engine.threads import each
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.refine import Views
 from stillwatch.scan.units import Units
-from stillwatch.views.base import I64, KeyTable, mix
+from stillwatch.views.base import F64, I64, KeyTable, mix
 from stillwatch.views.families import Families
 from stillwatch.views.time import TimeView, build_time_view
 
@@ -116,6 +116,11 @@ class Context:
     views_without_signups: Views
     """`form_once` and `arranged`."""
 
+    @property
+    def tested_on(self) -> dict[str, KeyIndex]:
+        """Indexes that candidates are tested on, by view."""
+        return {"FORM": self.form, "LINK": self.scarce}
+
     def wording(self, finding: Finding) -> KeyIndex:
         """FORM by which a group's members are weighed."""
         return self.form_once if finding.together is None else self.form_single
@@ -163,6 +168,8 @@ class Finding:
     """Members that stand in no confirmed candidate."""
     candidate: int = 0
     """Accounts of the candidate whose p and q are stated."""
+    claimed: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Those accounts."""
     alike: float = 1.0
     """Overlap (Jaccard) of the group with that candidate."""
     reference: int = -1
@@ -170,10 +177,14 @@ class Finding:
     direct: list[dt.Direct] = field(default_factory=list)
     openness: ex.Openness = field(default_factory=lambda: ex.Openness(0.0, "payment"))
     items: int = 0
+    coincidences: int = 0
+    """Items asked for, and pairs of equal ones among them: what `space` follows from."""
     relayed: bool = False
     """Whether the group has next to no template of its own, so that `items` and `space` are of all its requests."""
     space: float = 0.0
     score: float = 0.0
+    size: int = 0
+    """Members when the score was made; some may not be named."""
     conformal_p: float = 1.0
     conformal_q: float = 1.0
     web: float = 0.0
@@ -228,6 +239,10 @@ class Judged:
     candidates: int
     conformal: sc.Conformal
     direct_level: float
+    against: list[Finding]
+    """References that the scores were compared with."""
+    asked: dict[str, F64]
+    """All p of the run from which q-values came, by the name of their list (`schema.proof`); but for the scores'."""
     heard: Heard | None = None
     """What became of partners' indicators; None where the scan had none."""
 
@@ -380,18 +395,18 @@ def _public_keys(index: KeyIndex, identity: KeyIndex, rhythm: Rhythm, strata: St
 
     def alone(key: int) -> bool:
         holders = index.held_by(key).astype(np.int64)
-        draw = seeded(seed, "public", holders)
+        draws = Draws.of(seed, "public", holders)
         excluded = np.zeros(index.accounts, bool)
         excluded[holders] = True
         if excluded.sum() * 2 > index.accounts:
             return True
         if len(holders) > cf.LARGE_GROUP:
-            rng = np.random.default_rng(draw)
+            rng = np.random.default_rng(seeded(seed, "public", holders))
             holders = np.sort(rng.choice(holders, cf.LARGE_GROUP, replace=False))
         seats = seats_for(strata, holders, excluded)
-        if cf.keys_against_null(identity, "LINK", [holders], [seats], draw, PUBLIC_DRAWS).p <= PUBLIC_P:
+        if cf.keys_against_null(identity, "LINK", [holders], [seats], draws, PUBLIC_DRAWS).p <= PUBLIC_P:
             return False
-        return cf.time_against_null(rhythm, [holders], [seats], draw, PUBLIC_DRAWS).p > PUBLIC_P
+        return cf.time_against_null(rhythm, [holders], [seats], draws, PUBLIC_DRAWS).p > PUBLIC_P
 
     popular = np.flatnonzero((index.df() >= PUBLIC_HOLDERS) & (index.weight > 0))
     public = np.zeros(index.n_keys, bool)

@@ -34,6 +34,7 @@ from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
 from stillwatch.scan.partner import evidence_of
+from stillwatch.scan.proof import proof_tables
 from stillwatch.scan.scoring import scoring_tables
 from stillwatch.scan.shared import account_steps, shared_kinds
 from stillwatch.scan.skeletons import Held, skeletons
@@ -68,6 +69,8 @@ class Tables:
     waterfall: pa.Table
     scoring: dict[str, pa.Table]
     """What the bits of the campaigns were measured by, for whoever goes on measuring (the guard)."""
+    proof: dict[str, pa.Table]
+    """What the claims of the campaigns follow from."""
 
 
 def tabulate(
@@ -101,6 +104,7 @@ def tabulate(
     profiles: list[pa.Table] = []
     waterfall: list[pa.Table] = []
     used: set[str] = set()
+    proved: list[tuple[str, Finding]] = []
     measured: list[tuple[str, Yardstick, I64]] = []
     for finding, assignment, names in zip(findings, assigned, held, strict=True):
         if len(assignment.accounts) == 0:
@@ -115,7 +119,10 @@ def tabulate(
             group = msgspec.structs.replace(
                 group, evidence=group.evidence + unusual, counter_evidence=group.counter_evidence + usual
             )
-        groups.append(msgspec.structs.replace(group, atlas=atlas_ids(group)))
+        group = msgspec.structs.replace(group, atlas=atlas_ids(group))
+        groups.append(group)
+        if finding.verdict == "campaign":
+            proved.append((name, finding))
         if finding.verdict == "campaign" and assignment.yardstick is not None:
             measured.append((name, assignment.yardstick, assignment.accounts))
         accounts.append(_accounts(context, finding, assignment, name, harvest))
@@ -132,6 +139,7 @@ def tabulate(
         pa.concat_tables([WATERFALL_ROWS.empty_table(), *waterfall]),
         # Accounts of a campaign that cannot be measured on are named all the same.
         scoring_tables(context, measured, honest) if named else nothing_scored(),
+        proof_tables(judged, proved),
     )
 
 

@@ -36,6 +36,9 @@ def inherited(tables: Tables, earlier: Earlier) -> Tables:
         names = pa.array([found[name].id if name else name for name in old], pa.string())
         return table.set_column(place, table.schema.field(place), names)
 
+    def of_groups(table: pa.Table) -> pa.Table:
+        return renamed(table) if "campaign_id" in table.column_names else table
+
     return replace(
         tables,
         groups=ranked(groups),
@@ -43,8 +46,6 @@ def inherited(tables: Tables, earlier: Earlier) -> Tables:
         streams=renamed(tables.streams),
         profiles=renamed(tables.profiles),
         waterfall=renamed(tables.waterfall),
-        scoring={
-            name: renamed(table) if "campaign_id" in table.column_names else table
-            for name, table in tables.scoring.items()
-        },
+        scoring={name: of_groups(table) for name, table in tables.scoring.items()},
+        proof={name: of_groups(table) for name, table in tables.proof.items()},
     )

@@ -88,11 +88,10 @@ def split_by_unit(context: Context, found: list[Candidate]) -> list[tuple[Candid
 
 def confirmed(context: Context, found: list[tuple[Candidate, int]], progress: Progress) -> list[Finding]:
     """Stage 4: every candidate tested on the views that did not find it; q-values apart for references."""
-    indexes = {"FORM": context.form, "LINK": context.scarce}
 
     def test(candidate: Candidate) -> list[cf.Tested]:
         return cf.confirm(
-            candidate.members, candidate.view, indexes, context.rhythm, context.strata, context.seed
+            candidate.members, candidate.view, context.tested_on, context.rhythm, context.strata, context.seed
         )
 
     findings = []
@@ -155,7 +154,9 @@ def grown(context: Context, coordinated: list[Finding], able: Bool, progress: Pr
         if found is not None and found[0] >= LEAST_LIKE:
             like, origin = found
             size = len(origin.members)
-            finding = replace(origin, recruits=joined, merged=count, candidate=size, alike=like)
+            finding = replace(
+                origin, recruits=joined, merged=count, candidate=size, claimed=origin.members, alike=like
+            )
             out.append((origin, replace(finding, members=np.union1d(members, joined))))
     # For the reader, every view; the q stands.
     tested = each(lambda pair: in_every_view(context, pair[0]), out)
@@ -166,11 +167,10 @@ def in_every_view(context: Context, candidate: Finding) -> list[cf.Tested]:
     """The candidate's tests, with TIME where an earlier view had settled the matter."""
     if len(candidate.tested) == cf.other_views(candidate.view_found):
         return candidate.tested
-    indexes = {"FORM": context.form, "LINK": context.scarce}
     return cf.confirm(
         candidate.members,
         candidate.view_found,
-        indexes,
+        context.tested_on,
         context.rhythm,
         context.strata,
         context.seed,
@@ -239,7 +239,7 @@ def _work_split(context: Context, rows: GroupRows, own: dict[tuple[str, int], I6
     """
     reduced = context.reduced
     texts = reduced.prompt_offsets, reduced.prompt_postings
-    best, tests = dt.Direct("work_split", "FORM", 1.0, 0, 0.0), 0
+    best, tests = dt.NO_SPLIT, 0
     for (part, family), mine in own.items():
         if part == "system" or len(mine) < LEAST_SPLIT:
             continue
@@ -249,7 +249,8 @@ def _work_split(context: Context, rows: GroupRows, own: dict[tuple[str, int], I6
             tests += 1
             if result.p < best.p:
                 best = result
-    return replace(best, p=min(1.0, best.p * max(1, tests)))
+    times = max(1, tests)
+    return replace(best, p=min(1.0, best.p * times), times=best.times * times)
 
 
 def moves(context: Context, finding: Finding) -> list[dt.Direct]:
@@ -292,8 +293,8 @@ def direct_tests(context: Context, rows: GroupRows, finding: Finding) -> None:
     finding.relayed = len(drawn) < LEAST_OWN
     items = reduced.rows.item[rows.of(members) if finding.relayed else drawn]
     items = items[items != 0]
-    finding.items = len(items)
-    finding.space = sc.item_space(items.view(np.int64))
+    finding.items, finding.coincidences = len(items), sc.coincidences(items.view(np.int64))
+    finding.space = sc.item_space(finding.items, finding.coincidences)
 
 
 def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
@@ -338,7 +339,8 @@ def judge(
     ]
     taken = np.zeros(reduced.accounts, bool)
     taken[np.concatenate([np.zeros(0, np.int64), *(f.members for f in findings)])] = True
-    findings += tied_groups(context, able & ~units.contract & ~taken)
+    found_tied, tied = tied_groups(context, able & ~units.contract & ~taken)
+    findings += found_tied
     rows = context.rows
 
     def explain(finding: Finding) -> None:
@@ -350,7 +352,12 @@ def judge(
             progress("explain", number, len(references) + len(findings))
     heard = None if intel is None else compare(context, findings, intel)
     outcome, level = decide(context, findings, references)
-    return Judged(context, findings, references, len(found), outcome, level, heard)
+    asked = {
+        "coordinated": np.array([f.p for f in tested if f.reference < 0]),
+        "coordinated_reference": np.array([f.p for f in tested if f.reference >= 0]),
+        "tied": tied,
+    }
+    return Judged(context, findings, references, len(found), outcome, level, references, asked, heard)
 
 
 __all__ = ["CONFIRM_LEVEL", "Context", "Finding", "Judged", "judge"]

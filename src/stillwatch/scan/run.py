@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import sys
 import tempfile
 import time
@@ -13,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+import llvmlite.binding as llvm
 import numpy as np
 import pyarrow as pa
 
@@ -76,6 +78,7 @@ class Scanned:
     scoring: dict[str, pa.Table] = field(default_factory=dict)
     heard: Heard | None = None
     """What became of partners' indicators; None where the scan had none."""
+    proof: dict[str, pa.Table] = field(default_factory=dict)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -88,6 +91,16 @@ def version() -> str:
         return metadata.version("stillwatch")
     except metadata.PackageNotFoundError:
         return "0+source"
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that compute what a scan says."""
+    return {name: metadata.version(name) for name in ("igraph", "numba", "numpy", "pyarrow", "scipy")}
+
+
+def machine() -> str:
+    """The kind of processor, as far as compiled code depends on it."""
+    return f"{platform.machine()} {llvm.get_host_cpu_name()}"
 
 
 class How(TypedDict, total=False):
@@ -155,6 +168,10 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
             marks["judge"] = time.monotonic() - started
             refusals = log.refusals_with_bytes() if how.get("keep_refused") else list(log.refusals)
             inputs = _inputs(log, rows, refusals)
+            side = [
+                TableUsed(name=name, rows=log.side[name].num_rows, digest=found)
+                for name, found in log.side_digests.items()
+            ]
             releases = release_events(tables.get("releases"))
             sight = [*sights(_seen(reduced, tables)), *table_sights(lookups)]
             earlier = how.get("earlier")
@@ -197,6 +214,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     notes=_notes(concluded.judged, concluded.listed),
                     tables=used,
                     previous=None if earlier is None else earlier.digest,
+                    side=side,
                 )
                 info = {
                     "wall_s": round(time.monotonic() - started, 3),
@@ -205,6 +223,8 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     "paths": [entry.path for entry in log.inputs],
                     "skipped": list(log.skipped),
                     "python": sys.version.split()[0],
+                    "machine": machine(),
+                    "packages": packages(),
                 }
                 return Scanned(
                     Findings(schema_version=SCHEMA_VERSION, run=run, groups=result.groups),
@@ -217,6 +237,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     info,
                     result.scoring,
                     judged.heard,
+                    result.proof,
                 )
 
             return [outcome(options) for options in settings]

@@ -100,10 +100,10 @@ def starts(ties: KeyIndex, holders: Sequence[I64]) -> list[tuple[I64, I64]]:
     return out
 
 
-def tied_groups(context: Context, able: Bool) -> list[Finding]:
-    """Groups among the `able` bool[accounts], the surest first; disjoint."""
+def tied_groups(context: Context, able: Bool) -> tuple[list[Finding], F64]:
+    """Groups among the `able` bool[accounts], the surest first; disjoint. And the p of every wording tested."""
     if able.sum() < LEAST_GROUP:
-        return []
+        return [], np.zeros(0)
     n = context.reduced.accounts
     few = max(td.WORDING_HOLDERS, td.WORDING_SHARE * n)
     words = td.among(context.form_single, able, td.LEAST_HOLDERS, few)
@@ -126,7 +126,7 @@ def tied_groups(context: Context, able: Bool) -> list[Finding]:
         free[members] = False
         mine = found[places]
         out.append(_finding(context, members, tested, mine, holders[int(places[tested.p[mine].argmin()])]))
-    return out
+    return out, tested.p
 
 
 def _finding(context: Context, members: I64, tested: td.TiedWordings, mine: I64, holders: I64) -> Finding:
@@ -143,6 +143,7 @@ def _finding(context: Context, members: I64, tested: td.TiedWordings, mine: I64,
         float(tested.q[best]),
         merged=len(mine),
         candidate=len(holders),
+        claimed=holders,
         alike=both / (len(members) + len(holders) - both),
         together=Together(len(mine), len(holders), ties, expected),
     )

@@ -57,7 +57,9 @@ def decide(
     asked = np.array([f.reference < 0 and _singled_out(context, f, level) for f in everything], bool)
     outcome = sc.conformal(score, is_reference, asked)
     for finding, value in zip(everything, score.tolist(), strict=True):
-        finding.score = value
+        finding.score, finding.size = value, len(finding.members)
+        # What was said of more members does not hold for those that are left.
+        finding.conformal_p, finding.conformal_q, finding.compared = 1.0, 1.0, False
     for finding, p, q in zip(tested, outcome.p.tolist(), outcome.q.tolist(), strict=True):
         finding.conformal_p, finding.conformal_q, finding.compared = p, q, True
     # Few groups are few chances to be wrong: in a small log the agreement of all views is held to the same

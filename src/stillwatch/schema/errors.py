@@ -13,7 +13,9 @@
     |   +-- SnapshotError              a guard's snapshot is damaged, or of another version or secret
     |   +-- DecisionError              a file of decisions was altered, or a decision lacks what it needs
     |   +-- JournalError               the transparency log was altered, is damaged, or is another one
+    |   +-- BundleError                a bundle of evidence does not hold
     +-- MissingExtraError     exit 6   an optional dependency is not installed
+    +-- ReplayError           exit 7   a scan of the same inputs gives other numbers than were recorded
 
 An error says what happened, where (file, row, column) and what to do. It never carries prompt text,
 addresses or account ids.
@@ -161,6 +163,10 @@ class JournalError(ResultError):
     """The transparency log was altered, is damaged, of another version, or not the one that was noted."""
 
 
+class BundleError(ResultError):
+    """A bundle of evidence does not hold: something in it was altered, or does not follow."""
+
+
 class MissingExtraError(StillwatchError):
     """An optional dependency is not installed; the hint names the install line."""
 
@@ -171,3 +177,9 @@ class MissingExtraError(StillwatchError):
             f"{needed_for} needs the package {package!r}, which is not installed",
             hint=f"pip install 'stillwatch[{extra}]'",
         )
+
+
+class ReplayError(StillwatchError):
+    """A scan of the inputs that were recorded gives other numbers than were recorded."""
+
+    exit_code = 7

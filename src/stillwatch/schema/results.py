@@ -145,12 +145,12 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableUsed(msgspec.Struct, frozen=True, kw_only=True):
-    """A lookup table (networks, mail domains, published prompts) that a scan had."""
+    """A lookup table (networks, mail domains, published prompts) or a side table that a scan had."""
 
     name: str
     rows: int
     digest: str
-    """SHA-256 of its content, hex."""
+    """SHA-256 of its content, hex; of a side table's file."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +177,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]
     tables: list[TableUsed] = []
     """By name; the configuration digest covers them."""
+    side: list[TableUsed] = []
+    """Side tables (accounts, sanctions, releases, references) that the scan was given, by name: SHA-256 of the file.
+    """
     previous: str | None = None
     """Digest of the earlier results whose group ids were kept."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from stillwatch.schema.journal import Json
 from stillwatch.store.appeals import Row as Appeal
 from stillwatch.store.decisions import Did, Row
 from stillwatch.store.erasures import first_digest, read_erasures
+from stillwatch.store.public import public_group
 from stillwatch.store.results import read_findings, results_digest
 
 Event = tuple[str, dict[str, Json]]
@@ -42,7 +43,8 @@ def of_results(folder: Path) -> list[Event]:
     """A scan (`scan`: what was read, and how) and each of its groups (`finding`). ResultError if it cannot be read.
 
     `results` is `results_digest`; a group's `sha256` is that of its object in findings.json as canonical JSON (sorted
-    keys, no spaces, UTF-8). A scan of `watch` is told from another one with the same outcome by its folder's name.
+    keys, no spaces, UTF-8), `public` that of the form that may leave (`public_group`). A scan of `watch` is told from
+    another one with the same outcome by its folder's name.
     """
     run = folder.name if RUN.fullmatch(folder.name) else None
     # A folder from which an account was taken out is told of as it was written, and what was done to it after that.
@@ -75,10 +77,15 @@ def of_erasures(folder: Path) -> list[Event]:
 
 
 def _finding(group: dict[str, Json], results: str, run: str | None) -> Event:
-    plain = json.dumps(group, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     told: dict[str, Json] = {name: group[name] for name in ("verdict", "why", "accounts", "exchanges")}
-    told |= {"group": group["id"], "results": results, "sha256": hashlib.sha256(plain.encode()).hexdigest()}
+    told |= {"group": group["id"], "results": results, "sha256": _sha256(group)}
+    told |= {"public": _sha256(public_group(group))}
     return "finding", told if run is None else told | {"run": run}
+
+
+def _sha256(plain: Mapping[str, Json]) -> str:
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def of_tables(folder: Path) -> list[Event]:

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.schema.errors import OutputError, ResultError, Where, unwritable
+from stillwatch.schema.proof import PROOF
 from stillwatch.schema.refusals import Refusal
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
@@ -62,6 +63,8 @@ class Results:
     report_html: str | None = None
     scoring: Mapping[str, pa.Table] = field(default_factory=dict)
     """What the guard goes on measuring by (`schema.scoring`). `read_scoring` reads it, not `read_results."""
+    proof: Mapping[str, pa.Table] = field(default_factory=dict)
+    """What the claims of campaigns follow from (`schema.proof`). `read_proof` reads it."""
 
 
 def results_of(scanned: Scanned) -> Results:
@@ -76,6 +79,7 @@ def results_of(scanned: Scanned) -> Results:
         scanned.refusals,
         scanned.run_info,
         scoring=scanned.scoring,
+        proof=scanned.proof,
     )
 
 
@@ -107,8 +111,8 @@ def write_results(out: Path, results: Results, *, force: bool = False) -> None:
         (folder / "findings.json").write_bytes(encode_findings(results.findings))
         for name, schema in TABLES.items():
             _write_table(folder / f"{name}.parquet", getattr(results, name), schema)
-        for name, table in results.scoring.items():
-            # Counts, and one column of bits, which must stay what they are to the last digit.
+        for name, table in (*results.scoring.items(), *results.proof.items()):
+            # What is computed with must stay what it is to the last digit.
             pq.write_table(
                 table.combine_chunks(), folder / f"{name}.parquet", compression="zstd", store_schema=False
             )
@@ -200,17 +204,39 @@ def read_results(folder: Path) -> Results:
 
 def read_scoring(folder: Path) -> dict[str, pa.Table]:
     """What the bits of a scan's campaigns were measured by. ResultError where it is missing or damaged."""
+    return _read_exact(folder, SCORING, "a table for the guard")
+
+
+def read_proof(folder: Path) -> dict[str, pa.Table]:
+    """What the claims of a scan's campaigns follow from (`schema.proof`). ResultError where it is missing or damaged.
+
+    The tables are as they were written; nobody has checked that their numbers fit each other.
+    """
+    return _read_exact(folder, PROOF, "a table of what claims follow from")
+
+
+def _read_exact(folder: Path, schemas: Mapping[str, pa.Schema], what: str) -> dict[str, pa.Table]:
     tables = {}
-    for name, schema in SCORING.items():
+    for name, schema in schemas.items():
         where = Where(str(folder / f"{name}.parquet"))
         try:
-            tables[name] = pq.read_table(folder / f"{name}.parquet").select(schema.names).cast(schema)
+            table = pq.read_table(folder / f"{name}.parquet").select(schema.names).cast(schema)
+            # Casting does not look at what must not be null.
+            table.validate(full=True)
+            lacking = [f.name for f in schema if not f.nullable and table.column(f.name).null_count]
         except FileNotFoundError as error:
             raise ResultError(
-                "a table for the guard is missing", where=where, hint="scan again with this version"
+                f"{what} is missing", where=where, hint="scan again with this version"
             ) from error
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise ResultError("a table for the guard is damaged", where=where, hint="scan again") from error
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise ResultError(f"{what} is damaged", where=where, hint="scan again") from error
+        if lacking:
+            raise ResultError(
+                f"{what} is damaged: values are missing",
+                where=replace(where, column=lacking[0]),
+                hint="scan again",
+            )
+        tables[name] = table
     return tables
 
 
@@ -260,8 +286,8 @@ def read_earlier(folder: Path) -> Earlier:
 def results_digest(folder: Path) -> str:
     """SHA-256 over the deterministic files of a results folder, hex."""
     digest = hashlib.sha256()
-    scoring = [f"{name}.parquet" for name in SCORING if (folder / f"{name}.parquet").exists()]
-    for name in (*DIGESTED, *scoring):
+    exact = [f"{name}.parquet" for name in (*SCORING, *PROOF) if (folder / f"{name}.parquet").exists()]
+    for name in (*DIGESTED, *exact):
         try:
             data = (folder / name).read_bytes()
         except OSError as error:
