@@ -10,7 +10,7 @@ import pytest
 
 from stillwatch.cli import main
 from stillwatch.evidence.database import KEPT
-from stillwatch.store.events import KINDS
+from stillwatch.store.events import APPEALS, KINDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text()
 
@@ -41,4 +41,4 @@ def test_the_page_names_every_kind() -> None:
     table = PAGE.split("| kind | payload |")[1].split("\n\n")[0]
     named = set(re.findall(r"`([a-z_]+)`", "".join(row.split("|")[1] for row in table.splitlines() if row)))
     told = {"partition", "partition_deleted", "scan", "finding", "snapshot", "deleted", "forgotten"}
-    assert named == {*KEPT, *told, *KINDS.values()}
+    assert named == {*KEPT, *told, *KINDS.values(), *APPEALS}

@@ -54,6 +54,13 @@ TEAMS_WORDS = (
     "addresses, cards, devices or mail. People who came together, for an event, look like that."
 )
 
+FREED_WORDS = (
+    "The evidence would name one more account, which an appeal freed: it is not named. If it is to be, a person "
+    "has to decide so on this evidence.",
+    "The evidence would name {:,} more accounts, which appeals freed: they are not named. If they are to be, a "
+    "person has to decide so on this evidence.",
+)
+
 VIEW_WORDS = {
     "FORM": "what requests look like",
     "LINK": "what accounts share",

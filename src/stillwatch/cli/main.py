@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
+from stillwatch.cli.appeal import appeal_app
 from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
@@ -33,7 +34,8 @@ from stillwatch.cli.intel import intel_app, intel_for, note_aside
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
-from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
+from stillwatch.cli.options import Appeals, AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
+from stillwatch.cli.population import population_command
 from stillwatch.cli.privacy import forget, retain_app
 from stillwatch.cli.share import share_app
 from stillwatch.cli.show import groups_table
@@ -49,7 +51,14 @@ from stillwatch.scan.run import version
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch import default_rules, load_rules
 from stillwatch.store.events import of_results, of_tables
-from stillwatch.store.results import read_earlier, read_results, refuse_existing, results_of, write_results
+from stillwatch.store.results import (
+    read_earlier,
+    read_freed,
+    read_results,
+    refuse_existing,
+    results_of,
+    write_results,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +66,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finds and explains unauthorised coordinated harvesting in the request logs of a language model.",
 )
+app.add_typer(appeal_app, name="appeal")
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
 app.add_typer(evidence_app, name="evidence")
@@ -67,6 +77,7 @@ app.add_typer(log_app, name="log")
 app.add_typer(retain_app, name="retain")
 app.command("forget")(forget)
 app.add_typer(share_app, name="share")
+app.command("population")(population_command)
 app.command("watch")(watch)
 
 
@@ -210,6 +221,7 @@ def scan(
     previous: Annotated[
         Path | None, typer.Option("--previous", help="Earlier results folder: groups keep their ids.")
     ] = None,
+    appeals: Appeals = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     rules: Rules = None,
     strict: Strict = False,
@@ -239,6 +251,7 @@ def scan(
     pack = default_rules() if rules is None else load_rules(rules)
     earlier = None if previous is None else read_earlier(previous)
     told = intel_for(intel, keys, at)
+    freed = None if appeals is None else read_freed(appeals)
     scanned = _scan_with_progress(
         logs,
         quiet=as_json,
@@ -249,6 +262,7 @@ def scan(
         strict=strict,
         options=Options(seed=seed),
         earlier=earlier,
+        freed=freed,
         lookups=read_lookups(),
         rules=pack,
         keep_refused=keep_refused,

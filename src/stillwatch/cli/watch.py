@@ -15,7 +15,7 @@ import typer
 
 from stillwatch.cli.listen import host_port, token_for
 from stillwatch.cli.log import LogFile, LogKey, open_journal
-from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs, seconds
+from stillwatch.cli.options import Appeals, Format, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.guard.doors.publish import PATH, SnapshotService
 from stillwatch.guard.secret import read_secret
 from stillwatch.guard.watch.intake import Intake
@@ -70,6 +70,7 @@ def watch(
         Path | None, typer.Option("--policy", help="Policy (TOML); shadow mode if not given.")
     ] = None,
     decisions: Annotated[Path | None, typer.Option("--decisions", help="File of decisions.")] = None,
+    appeals: Appeals = None,
     keys: Annotated[
         Path | None, typer.Option("--keys", help="CSV with account_id and key, or key_sha256.")
     ] = None,
@@ -116,6 +117,7 @@ def watch(
     named = {
         "policy": policy, "accounts": accounts, "keys": keys, "decisions": decisions, "secret": secret_file,
         "sanctions": sanctions, "releases": releases, "references": references, "rules": rules,
+        "appeals": appeals,
     }  # fmt: skip
     settings = Settings(
         folder=folder,

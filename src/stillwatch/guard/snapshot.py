@@ -73,6 +73,8 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     policy_name: str
     decisions: tuple[Standing, ...]
     decisions_head: str
+    appeals_head: str = ""
+    """Hash of the last row of the file of appeals; empty where none was given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,6 +206,8 @@ class Finding:
     """Fingerprints of partners that fit the group's own wording."""
     leans: bool = False
     """Whether the verdict would be weaker without them."""
+    freed: int = 0
+    """Accounts that the evidence would name, and that an appeal freed."""
     together: Together | None = None
     """Set where wording and links found the group at once: both views are used up, and every wording counts from its
     first use."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from stillwatch.campaign.record import (
     DIRECT_WORDS,
+    FREED_WORDS,
     TEAMS_WORDS,
     VIEW_WORDS,
     SharedKey,
@@ -235,6 +236,9 @@ def _evidence(judged: Judged, finding: Finding) -> tuple[list[Evidence], list[Ev
     if finding.withheld:
         text = f"{finding.withheld:,} more belong to it by one kind of evidence alone; they are not named."
         against.append(Evidence(kind="COUNTER", signal="withheld", bits=0.0, text=text))
+    if finding.freed:
+        text = FREED_WORDS[finding.freed > 1].format(finding.freed)
+        against.append(Evidence(kind="COUNTER", signal="appeal", bits=0.0, text=text))
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")
         text = f"{100 * finding.openness.share:.0f} % of the members stand behind one {kind}."

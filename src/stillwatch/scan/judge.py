@@ -330,8 +330,9 @@ def judge(
     tested = confirmed(context, found, progress)
     references = settled_references(context, [f for f in tested if f.reference >= 0 and f.q <= CONFIRM_LEVEL])
     coordinated = [f for f in tested if f.reference < 0 and f.q <= CONFIRM_LEVEL]
-    # What known-honest groups share is no evidence; and a contract is the operator's word on its own accounts only.
-    able = ~units.gateway & (units.honest_group < 0)
+    # What known-honest groups share is no evidence; and a contract, or an appeal, is the operator's word on its own
+    # accounts only.
+    able = ~units.gateway & (units.honest_group < 0) & ~units.freed
     findings = [
         finding
         for chosen in (able & ~units.contract, able & units.contract)

@@ -18,6 +18,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pyarrow as pa
 
+from stillwatch.campaign.freed import Freed
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.campaign.record import iso
 from stillwatch.engine.memory import peak_memory_mib
@@ -50,8 +51,9 @@ class Options:
     most_references: int | None = None
     """Use at most so many reference groups (the arena measures 0, 20, 50); None: all."""
 
-    def digest(self, tables: Sequence[TableUsed] = (), rules: str = "") -> str:
-        """SHA-256 of the options, of the lookup tables at hand and of the rule pack (by its digest), hex."""
+    def digest(self, tables: Sequence[TableUsed] = (), rules: str = "", appeals: str | None = None) -> str:
+        """SHA-256 of the options, of the lookup tables at hand, of the rule pack and of the appeals (both by their
+        digests), hex."""
         plain: dict[str, object] = {
             "seed": self.seed,
             "roads": list(self.roads),
@@ -60,6 +62,8 @@ class Options:
         }
         if tables:
             plain["tables"] = {table.name: table.digest for table in tables}
+        if appeals is not None:
+            plain["appeals"] = appeals
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -117,6 +121,8 @@ class How(TypedDict, total=False):
     """The rule pack that tells what requests ask for; that of this version by default."""
     keep_refused: bool
     """List refused rows with their bytes, which may hold anything that a log holds."""
+    freed: Freed | None
+    """What was decided after appeals; part of the configuration digest."""
     earlier: Earlier | None
     """An earlier scan: groups that go on from its groups keep their ids."""
     intel: Intel | None
@@ -162,7 +168,8 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
             if "accounts" not in tables and owners.num_rows:
                 tables["accounts"] = owners
             reduced = collector.finish(tables.get("accounts"))
-            units = align(reduced, tables, lookups)
+            freed = how.get("freed")
+            units = align(reduced, tables, lookups, frozenset() if freed is None else freed.accounts)
             marks["reduce"] = time.monotonic() - started
             judged = judge(reduced, units, settings[0].seed, progress, how.get("intel"))
             marks["judge"] = time.monotonic() - started
@@ -195,7 +202,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                 compared = concluded.judged.conformal
                 run = Run(
                     version=version(),
-                    config_digest=options.digest(used, rules.digest),
+                    config_digest=options.digest(used, rules.digest, None if freed is None else freed.digest),
                     seed=options.seed,
                     inputs=inputs,
                     accounts=reduced.accounts,
@@ -215,6 +222,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     tables=used,
                     previous=None if earlier is None else earlier.digest,
                     side=side,
+                    appeals=None if freed is None else freed.digest,
                 )
                 info = {
                     "wall_s": round(time.monotonic() - started, 3),
@@ -332,6 +340,10 @@ def _notes(judged: Judged, listed: Sequence[Finding]) -> list[str]:
         notes.append(
             f"{shut} accounts of registered gateways without verified end users were not judged as accounts."
         )
+    free = int(judged.context.units.freed.sum())
+    if free:
+        count = "One account was" if free == 1 else f"{free:,} accounts were"
+        notes.append(f"{count} freed by an appeal, and named in no campaign or lead.")
     if reduced.untagged:
         notes.append(
             f"{reduced.untagged:,} prompts came as sketches with tags of another rule pack than version "

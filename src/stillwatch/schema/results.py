@@ -182,6 +182,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """
     previous: str | None = None
     """Digest of the earlier results whose group ids were kept."""
+    appeals: str | None = None
+    """Hash of the last row of the file of appeals that was given; the configuration digest covers it."""
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):

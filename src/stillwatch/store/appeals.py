@@ -1,9 +1,10 @@
-"""Appeals: when each came in, what a person decided, and who is freed by it. Rows are only added, and chained by hash.
+"""Appeals: when each came in, what a person decided, and who is freed by it. Rows are only added, chained by hash.
 
-A file of JSON lines beside that of the decisions, with the same habits (`store.decisions`): each row holds the SHA-256
-of the row before it, and what is decided is an ed25519 signature (RFC 8032) over the ruling's digest. The file names
-accounts and holds the reviewer's notes. What the transparency log is told of a row has neither: the account is a
-pseudonym of the purpose `appeal`, the note a keyed digest, and `blind` keeps a row's hash from being guessed.
+A file of JSON lines beside that of the decisions, with the same habits (`store.decisions`): each row holds the
+SHA-256 of the row before it, and what is decided is an ed25519 signature (RFC 8032) over the ruling's digest. The
+file names accounts and holds the reviewer's notes. What the transparency log is told of a row has neither: the
+account is a pseudonym of the purpose `appeal`, the note a keyed digest, and `blind` keeps a row's hash from being
+guessed.
 
 An account that a ruling freed stays free until another ruling upholds the action against it. That takes a person, and
 results of a later scan: the evidence that was judged to be wrong cannot be used twice.

@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -219,6 +219,37 @@ def standing(rows: Sequence[Row], at: datetime) -> list[Standing]:
         elif row.did in ("revoke", "expire"):
             found.pop(row.digest, None)
     return [decision for decision in found.values() if decision.order.expires > at]
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """From when to when a decision was in force."""
+
+    campaign: str
+    action: str
+    begin: datetime
+    end: datetime
+
+
+def spans(rows: Sequence[Row], alone: Collection[str]) -> list[Span]:
+    """When each decision was in force: from its proposal where one person may order the action (`alone`), else from
+    its first approval, until it ran out or was revoked. Decisions that nobody approved in time were never in force.
+    """
+    orders = {row.digest: row.order for row in rows if row.order is not None}
+    begin: dict[str, datetime] = {}
+    end = {digest: order.expires for digest, order in orders.items()}
+    for row in rows:
+        order = orders.get(row.digest)
+        if order is None or row.at > end[row.digest]:
+            continue
+        if row.did == "approve" or (row.did == "propose" and order.action in alone):
+            begin.setdefault(row.digest, row.at)
+        elif row.did == "revoke":
+            end[row.digest] = row.at
+    return [
+        Span(campaign=order.campaign, action=order.action, begin=begin[digest], end=end[digest])
+        for digest, order in orders.items()
+        if digest in begin and begin[digest] < end[digest]
+    ]
 
 
 def propose(path: Path, order: Order, signer: Signer) -> Row:

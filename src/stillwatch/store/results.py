@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillwatch.campaign.freed import Freed
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.schema.errors import OutputError, ResultError, Where, unwritable
 from stillwatch.schema.proof import PROOF
@@ -31,6 +32,7 @@ from stillwatch.schema.results import (
     Findings,
 )
 from stillwatch.schema.scoring import SCORING
+from stillwatch.store.appeals import freed_by, head_of, read_appeals
 
 if TYPE_CHECKING:
     from stillwatch.scan import Scanned
@@ -281,6 +283,12 @@ def read_earlier(folder: Path) -> Earlier:
     for group, account in zip(rows["campaign_id"], rows["account_id"], strict=True):
         groups.setdefault(group, set()).add(account)
     return Earlier(results_digest(folder), groups)
+
+
+def read_freed(path: Path) -> Freed:
+    """Who is freed by a file of appeals, for `scan --appeals`. Raises as `store.appeals.freed`."""
+    rows = read_appeals(path)
+    return Freed(head_of(rows), frozenset(freed_by(rows)))
 
 
 def results_digest(folder: Path) -> str:

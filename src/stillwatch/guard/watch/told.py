@@ -7,18 +7,24 @@ from pathlib import Path
 from stillwatch.guard.committed import of_snapshot
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.schema.journal import Journal, tell_all
+from stillwatch.store.appeals import read_appeals
 from stillwatch.store.decisions import read_decisions
-from stillwatch.store.events import of_decisions, of_results
+from stillwatch.store.events import of_appeals, of_decisions, of_results
 
 
 class Telling:
     """Knows what this process has told. What an earlier one may have told is told again: the log takes it once."""
 
     def __init__(
-        self, journal: Journal | None, results: Path, decisions: str | None, snapshot: Path | None = None
+        self,
+        journal: Journal | None,
+        results: Path,
+        decisions: str | None,
+        appeals: str | None = None,
+        snapshot: Path | None = None,
     ) -> None:
-        self._journal, self._results, self._decisions = journal, results, decisions
-        self._snapshot = snapshot
+        self._journal, self._results, self._snapshot = journal, results, snapshot
+        self._decisions, self._appeals = decisions, appeals
         self._told: set[str] = set()
 
     def waits(self, name: str) -> bool:
@@ -26,7 +32,7 @@ class Telling:
         return self._journal is not None and name not in self._told
 
     def tell(self) -> None:
-        """Tell of every row of the decisions, every results folder and the snapshot, if they are new.
+        """Tell of every row of the decisions and the appeals, every results folder and the snapshot, if new.
 
         Raises the first error once everything else was told.
         """
@@ -71,3 +77,8 @@ class Telling:
         if new:
             tell_all(journal, of_decisions(new))
             self._told.update(row.hash for row in new)
+        appeals = [] if self._appeals is None else read_appeals(Path(self._appeals))
+        unheard = [row for row in appeals if row.hash not in self._told]
+        if unheard:
+            tell_all(journal, of_appeals(unheard))
+            self._told.update(row.hash for row in unheard)
