@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from stillwatch.cli.keys import Keys
-from stillwatch.evidence.sharing import FORMATS, TLP, Request, moment, terms
+from stillwatch.cli.log import LogFile, LogKey, commit, ready
+from stillwatch.evidence.sharing import FORMATS, TLP, Request, moment, shared_event, terms
 from stillwatch.evidence.sharing import share as write
 from stillwatch.evidence.sharing.freed import read_freed
 from stillwatch.evidence.sharing.taxii import (
@@ -103,6 +104,8 @@ def campaign_command(
             "--show-accounts", help="Name accounts by their own ids (--format decisions); not for partners."
         ),
     ] = False,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Write one confirmed campaign in one format."""
     asked = Request(
@@ -122,11 +125,18 @@ def campaign_command(
         show_accounts=show_accounts,
         public=read_lookups().public_postings,
     )
-    data = write(asked, format, KeyRing.read(keys), _tell)
-    write_whole(out, [data], "the export")
+    ready(log, log_key)
+    made = write(asked, format, KeyRing.read(keys), _tell)
+    write_whole(out, [made.data], "the export")
     if show_accounts:
         _tell(RAW)
-    print(f"{out}: {FORMATS[format].what}, for {partner}, TLP:{asked.terms.tlp.upper()}, {len(data):,} bytes")
+    print(
+        f"{out}: {FORMATS[format].what}, for {partner}, TLP:{asked.terms.tlp.upper()}, {len(made.data):,} bytes"
+    )
+    if made.revoked:
+        print("It takes back what was shared about this campaign.")
+    event = shared_event(asked, format, made.data, revoked=made.revoked)
+    commit(log, log_key, lambda: [event], f"the export is in {out}")
 
 
 @share_app.command("push")

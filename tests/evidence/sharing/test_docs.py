@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from stillwatch.campaign.techniques import ATLAS_VERSION, ATTACK_VERSION, CATALOGUE
-from stillwatch.evidence.sharing import FORMATS, TLP
+from stillwatch.evidence.sharing import FORMATS, TLP, wire
 from stillwatch.evidence.sharing.taxii import VARIABLE
 from stillwatch.store.results import Results
 from tests.evidence.sharing.kit import CAMPAIGN, folder, run
@@ -47,7 +47,7 @@ def test_the_commands_do_what_the_page_says(
         if words[1] in ("push", "pull"):
             # Nobody is at that address; that the options are right is all that can be seen.
             words[words.index("--server") + 1] = "http://127.0.0.1:1/api1/"
-            monkeypatch.setattr("time.sleep", lambda _: None)
+            monkeypatch.setattr(wire, "TRIES", 1)
             assert "cannot be reached" in run(capsys, *words, fails=3)
             continue
         run(capsys, *words)

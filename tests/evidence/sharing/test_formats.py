@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from stillwatch.evidence.sharing.ocsf import schema
 from stillwatch.evidence.sharing.outgoing import Outgoing, Shown, fingerprint_id
 from stillwatch.evidence.sharing.stix import FAMILY_EXTENSION, stix
 from stillwatch.evidence.sharing.terms import terms
+from stillwatch.schema.errors import MissingExtraError
 from stillwatch.schema.intel import FamilyFingerprint
 from tests.evidence.sharing.kit import record
 
@@ -72,6 +74,9 @@ def test_what_is_taken_back_says_so(form: str) -> None:
         assert all(o["revoked"] and o["modified"] == "2026-01-20T08:00:00.000Z" for o in mine)
         assert all(o["created"] == "2026-01-01T00:00:00.000Z" for o in mine)
     elif form == "misp":
+        event = MISPEvent()
+        event.load(data.decode())
+        assert all(attribute.deleted for attribute in event.attributes)
         assert all(a["deleted"] and not a["to_ids"] for a in plain["Event"]["Attribute"])
         assert {"name": 'stillwatch:state="withdrawn"'} in plain["Event"]["Tag"]
         before_uuids = [a["uuid"] for a in json.loads(FORMATS[form].write(record()))["Event"]["Attribute"]]
@@ -90,6 +95,19 @@ def test_what_is_taken_back_says_so(form: str) -> None:
         assert {(row["state"], row["action"]) for row in rows} == {("withdrawn", "none")}
         assert {row["reason"] for row in rows[1:]} == {"withdrawn"}
     assert b"Taken back: do not rely on" in data or form in SUFFIX
+
+
+@pytest.mark.parametrize(("form", "module"), [("stix", "stix2"), ("misp", "pymisp")])
+def test_without_the_extra_the_install_line_is_named(
+    form: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=module) as stop:
+        FORMATS[form].write(record())
+    assert "pip install 'stillwatch[sharing]'" in str(stop.value)
+    for other in FORMATS.values():
+        if other.name not in ("stix", "misp"):
+            other.write(record())
 
 
 # STIX

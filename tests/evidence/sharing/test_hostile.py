@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,10 +27,17 @@ from hypothesis import strategies as st
 from stillwatch.evidence.sharing import taxii
 from stillwatch.evidence.sharing.taxii import authorization, pull, push, read_bundle, without_definitions
 from stillwatch.evidence.sharing.wire import Limits, Wire, is_loopback, origin_of
-from stillwatch.schema.errors import FormatError, InputError, OutputError, UsageError, Where
+from stillwatch.schema.errors import (
+    FormatError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    UsageError,
+    Where,
+)
 from tests.evidence.sharing.kit import run
 
-LIMITS = Limits(bytes=1 << 16, seconds=0.6, idle_seconds=0.25)
+LIMITS = Limits(bytes=1 << 16, seconds=0.4, idle_seconds=0.2)
 TYPE = "application/taxii+json;version=2.1"
 NAME = "365fed99-08fa-4fdc-a1b3-fb247eb41d01"
 OBJECT = {"type": "identity", "id": "identity--1", "modified": "2026-01-01T00:00:00.000Z", "name": "x"}
@@ -118,8 +126,8 @@ DEEP = b"[" * 40_000
     [
         (endless(PLAIN + b"\r\n", b'"' + b"a" * 4096), "larger than 65,536 bytes"),
         (endless(PLAIN + b"Transfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + b" " * 4096 + b"\r\n"), "larger than"),
-        (endless(PLAIN + b"Content-Length: 99999\r\n\r\n", b" ", 0.05), "takes longer than 0.6 seconds"),
-        (endless(PLAIN + b"Connection: close\r\n\r\n", b" ", 0.05), "takes longer than 0.6 seconds"),
+        (endless(PLAIN + b"Content-Length: 99999\r\n\r\n", b" ", 0.05), "takes longer than 0.4 seconds"),
+        (endless(PLAIN + b"Connection: close\r\n\r\n", b" ", 0.05), "takes longer than 0.4 seconds"),
         (endless(PLAIN, b"X: y\r\n", 0.05), "takes longer|does not speak HTTP"),
         (endless(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 10_000), "does not speak HTTP"),
         (endless(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05), "takes longer"),
@@ -272,7 +280,7 @@ def test_the_wire_stays_with_its_server() -> None:
     "url",
     ["http://taxii.example/api1/", "ftp://127.0.0.1/", "file:///etc/passwd", "https://", "https://u:p@x.example/",
      "https://x.example/?a=b", "https://x.example/#a", "http://[::1", "https://x.example:99999/", "http://127.1/",
-     "http://localhost.example/", "nothing"],
+     "http://localhost.example/", "nothing", "https://x.example/a b", "https://x.example/\r\nX: y", "https://ü.example/"],
 )  # fmt: skip
 def test_a_server_that_may_not_be_asked_is_refused_at_once(url: str) -> None:
     with pytest.raises(UsageError) as stop:
@@ -338,6 +346,13 @@ def test_the_commands_end_in_words(tmp_path: Path, capsys: pytest.CaptureFixture
         )
         assert "no id of a collection" in run(capsys, *there[:3], "../x", *there[4:], url, fails=2)
     assert not out.exists()
+
+
+def test_without_the_extra_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "taxii2client.v21", None)
+    with pytest.raises(MissingExtraError, match="TAXII needs") as stop:
+        pull(Told(OPEN), URL, NAME)
+    assert "pip install 'stillwatch[sharing]'" in str(stop.value)
 
 
 def test_extension_definitions_stay_at_home_unless_asked_for() -> None:

@@ -1,6 +1,6 @@
 """A confirmed campaign in the formats that partners read, without prompts, addresses, domains or account ids."""
 
-from stillwatch.evidence.sharing.formats import FORMATS, Format, share
+from stillwatch.evidence.sharing.formats import FORMATS, Format, Shared, share, shared_event
 from stillwatch.evidence.sharing.outgoing import Outgoing, Request, outgoing
 from stillwatch.evidence.sharing.terms import TLP, Terms, moment, terms
 
@@ -10,9 +10,11 @@ __all__ = [
     "Format",
     "Outgoing",
     "Request",
+    "Shared",
     "Terms",
     "moment",
     "outgoing",
     "share",
+    "shared_event",
     "terms",
 ]

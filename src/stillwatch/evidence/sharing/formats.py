@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ from stillwatch.evidence.sharing.navigator import navigator
 from stillwatch.evidence.sharing.ocsf import ocsf
 from stillwatch.evidence.sharing.outgoing import Outgoing, Request, outgoing
 from stillwatch.evidence.sharing.stix import stix
+from stillwatch.evidence.sharing.terms import stamp
 from stillwatch.schema.errors import UsageError
+from stillwatch.schema.journal import Json
 from stillwatch.store.pseudonyms import KeyRing
 
 
@@ -43,7 +46,18 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
-def share(asked: Request, form: str, ring: KeyRing, tell: Callable[[str], None] = lambda text: None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A file that was made."""
+
+    data: bytes
+    revoked: bool
+    """Whether it takes back what was shared before."""
+
+
+def share(
+    asked: Request, form: str, ring: KeyRing, tell: Callable[[str], None] = lambda text: None
+) -> Shared:
     """One campaign in one format. UsageError for an unknown format, and what `outgoing` raises."""
     if form not in FORMATS:
         raise UsageError(f"{form[:40]!a} is no format", hint=f"one of: {', '.join(FORMATS)}")
@@ -51,4 +65,20 @@ def share(asked: Request, form: str, ring: KeyRing, tell: Callable[[str], None] 
         raise UsageError(
             f"the format {form} lists no accounts", hint="--show-accounts is for --format decisions"
         )
-    return FORMATS[form].write(outgoing(asked, ring, tell, wording=FORMATS[form].wording))
+    out = outgoing(asked, ring, tell, wording=FORMATS[form].wording)
+    return Shared(FORMATS[form].write(out), out.revoked)
+
+
+def shared_event(asked: Request, form: str, data: bytes, *, revoked: bool) -> tuple[str, dict[str, Json]]:
+    """What the transparency log is told of a file that was written for a partner: who has what, and what is void."""
+    return "share", {
+        "did": "take_back" if revoked else "share",
+        "campaign": asked.campaign,
+        "format": form,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "partner_sha256": hashlib.sha256(asked.partner.encode()).hexdigest(),
+        "tlp": asked.terms.tlp,
+        "expires": stamp(asked.terms.expires),
+        "without": len(asked.without),
+        "accounts_named": asked.show_accounts,
+    }

@@ -27,7 +27,7 @@ from stillwatch.evidence.sharing.terms import Terms
 from stillwatch.evidence.sharing.words import observed
 from stillwatch.scan.run import version
 from stillwatch.schema.errors import ResultError, UsageError, Where
-from stillwatch.schema.intel import LEAST_ACCOUNTS, FamilyFingerprint, rounded_down
+from stillwatch.schema.intel import LEAST_ACCOUNTS, LEAST_ENTITIES, FamilyFingerprint, rounded_down
 from stillwatch.schema.results import Group
 from stillwatch.store.decisions import Row, signed, standing
 from stillwatch.store.pseudonyms import KeyRing, Pseudonyms
@@ -246,7 +246,10 @@ def _fingerprints(
     with _without(asked.results, asked.without) as folder:
         found = fingerprints_of(folder, group.id, keys[0], asked.public)
     if not found:
-        tell(f"no fingerprints: no wording of its own is held by {LEAST_ACCOUNTS} accounts of 2 entities")
+        tell(
+            f"no fingerprints: too little wording of its own is held by {LEAST_ACCOUNTS} accounts of "
+            f"{LEAST_ENTITIES} unlinked entities"
+        )
     return tuple(found)
 
 

@@ -40,6 +40,8 @@ BLOCK = 1 << 16
 
 def origin_of(url: str) -> SplitResult:
     """The parts of a server's URL. UsageError if it may not be asked."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise UsageError("--server is no URL", hint="as in https://taxii.example.org/api1/")
     try:
         parts = urlsplit(url)
         port = parts.port
