@@ -28,9 +28,10 @@ from stillwatch.guard.policy import SHADOW
 from stillwatch.guard.snapshot import save
 from stillwatch.schema import results as result_schemas
 from stillwatch.schema import tables
+from stillwatch.schema.proof import PROOF
 from stillwatch.schema.scoring import SCORING
 from stillwatch.store.decisions import Order, Signer, approve, expire, propose, read_decisions, revoke
-from stillwatch.store.events import of_decisions, of_results, of_tables
+from stillwatch.store.events import APPEALS, of_decisions, of_results, of_tables
 from stillwatch.store.pseudonyms import PURPOSES
 from tests.evidence.conftest import KEY
 from tests.evidence.privacy.conftest import GONE, Kept
@@ -73,7 +74,7 @@ def test_every_column_of_results_is_in_the_row_of_its_file() -> None:
     made = {
         "accounts": result_schemas.ACCOUNT_ROWS, "streams": result_schemas.STREAM_ROWS,
         "families": result_schemas.FAMILY_ROWS, "profiles": result_schemas.PROFILE_ROWS,
-        "waterfall": result_schemas.WATERFALL_ROWS, **SCORING,
+        "waterfall": result_schemas.WATERFALL_ROWS, **SCORING, **PROOF,
     }  # fmt: skip
     for name, one in made.items():
         assert set(one.names) <= files[f"{name}.parquet"], name
@@ -99,7 +100,7 @@ def test_every_file_that_the_store_writes_is_in_the_map(kept: Kept) -> None:
     assert missing == set()
     code = {name.lstrip(".") for name in _literals(ROOT / "src" / "stillwatch" / "store")}
     assert {"findings.json", "erasures.jsonl", "manifest.json"} <= code
-    known = patterns | {f"{name}.parquet" for name in SCORING}
+    known = patterns | {f"{name}.parquet" for name in (*SCORING, *PROOF)}
     assert {name for name in code if name not in ("parquet", "jsonl") and not _known(name, known)} == set()
 
 
@@ -134,12 +135,13 @@ def test_no_event_of_the_log_can_be_guessed_from_its_digest(
         forget([kept.root], GONE, "account-0123abcd-abcdefghijklmnopqrstuvwxyz", log)
         delete([kept.root / "tables"], datetime(2027, 1, 1, tzinfo=UTC), log)
     found = list(entries(kept.log))
-    table = (ROOT / "docs" / "evidence.md").read_text().split("| kind | payload |")[1].split("\n\n")[0]
-    rows = [row.split("|")[1] for row in table.splitlines() if row]
-    assert {entry.kind for entry in found} == set(re.findall(r"`([a-z_]+)`", "".join(rows))) - {
-        "key",
-        "payload_removed",
-    }
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    rows = [
+        row.split("|")[1] for row in page.split("| kind | payload |")[1].split("\n\n")[0].splitlines() if row
+    ]
+    # Those of appeals, and of what was shared, have tests of their own.
+    elsewhere = {"key", "payload_removed", "share", *APPEALS}
+    assert {entry.kind for entry in found} == set(re.findall(r"`([a-z_]+)`", "".join(rows))) - elsewhere
     for entry in found:
         if entry.kind not in KEPT:
             strong = re.findall(rb'"(?:[0-9a-f]{64}|account-[0-9a-f]{8}-[a-z2-7]{26})"', entry.payload or b"")
