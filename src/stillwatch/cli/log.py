@@ -20,7 +20,7 @@ from stillwatch.evidence.verify import verify
 from stillwatch.guard.committed import of_snapshot
 from stillwatch.guard.layout import MAGIC
 from stillwatch.schema.errors import JournalError, OutputError, StillwatchError, UsageError, Where
-from stillwatch.store.appeals import read_appeals
+from stillwatch.store.appeals import is_appeals, read_appeals
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.events import Event, of_appeals, of_decisions, of_results, of_tables
 from stillwatch.store.files import write_whole
@@ -310,14 +310,4 @@ def _events_of(source: Path) -> Sequence[Event]:
         snapshot = False
     if snapshot:
         return [of_snapshot(source)]
-    return of_appeals(read_appeals(source)) if _of_appeals(source) else of_decisions(read_decisions(source))
-
-
-def _of_appeals(path: Path) -> bool:
-    """Whether the first row of a file is one of appeals. What is neither is told by whoever reads decisions."""
-    try:
-        with path.open("rb") as handle:
-            first = json.loads(handle.readline(1 << 20))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(first, dict) and first.get("did") in ("receive", "decide")
+    return of_appeals(read_appeals(source)) if is_appeals(source) else of_decisions(read_decisions(source))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from stillwatch.cli import main
@@ -20,15 +21,16 @@ from stillwatch.evidence.privacy import rewrite
 from stillwatch.evidence.privacy.forget import forget, look
 from stillwatch.evidence.read import entries
 from stillwatch.evidence.verify import verify
-from stillwatch.schema.errors import ResultError, UsageError
-from stillwatch.store import swap
+from stillwatch.schema.errors import DecisionError, ResultError, UsageError
+from stillwatch.store import appeals, swap
+from stillwatch.store.decisions import Signer
 from stillwatch.store.erasures import NAME, read_erasures
-from stillwatch.store.events import of_results, of_tables
+from stillwatch.store.events import of_appeals, of_results, of_tables
 from stillwatch.store.partitions import Partitions
 from stillwatch.store.pseudonyms import KeyRing
 from stillwatch.store.results import read_results, read_scoring, results_digest
 from tests.evidence.conftest import KEY
-from tests.evidence.privacy.conftest import GONE, SECRETS, STAYS, Kept
+from tests.evidence.privacy.conftest import DAY, GONE, SECRETS, STAYS, Kept
 from tests.leaks import everything_in, leaks
 
 
@@ -275,6 +277,49 @@ def test_at_a_terminal(kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture
     # The key is destroyed: nobody can tell any more whom the log means, and it verifies as before.
     KeyRing.read(ring).destroy(subject.split("-")[1])
     assert run("log", "verify", kept.log)[0] == 0
+
+
+def test_an_appeal_and_what_was_noted_of_it_go_and_the_chain_holds(kept: Kept) -> None:
+    path, names = (
+        kept.root / "appeals.jsonl",
+        KeyRing.create(kept.root.with_name("ring.json")).names("appeal"),
+    )
+    signer = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    for account in (GONE, STAYS):
+        appeals.receive(path, account, "g-1", names, DAY)
+        appeals.decide(
+            path, account, campaign="g-1", outcome="reversed", code="evaluation", note=f"{account} at {SECRETS[1]}",
+            results="0" * 64, evidence_until="2026-01-01", names=names, signer=signer, at=DAY,
+        )  # fmt: skip
+    before, cases = appeals.read_appeals(path), appeals.cases(appeals.read_appeals(path))
+    assert appeals.freed(path) == {GONE, STAYS}
+    with kept.open() as log:
+        log.append_all(of_appeals(before))
+        assert appeals.forget(path, "acct") == 0
+        forget([path.parent], GONE, "account-1", log)
+        # What is told of it is what was told.
+        assert log.append_all(of_appeals(appeals.read_appeals(path))) == 0
+    assert {s for p, s, _ in leaks(everything_in(path), SECRETS)} == {SECRETS[1]}
+    assert GONE not in path.read_text()
+    rows = appeals.read_appeals(path, appeals.head_of(before))
+    assert [row.hash for row in rows] == [row.hash for row in before]
+    assert [row.erased for row in rows] == [True, True, False, False]
+    assert rows[2:] == before[2:]
+    assert appeals.freed(path) == {STAYS}
+    now = appeals.cases(rows)
+    assert [(c.outcome, c.received) for c in now] == [(c.outcome, c.received) for c in cases]
+    assert {event["what"] for event in told(kept)} == {"results", "tables", "partitions", "appeals"}
+    # A row that says that it was erased and still has something to say is none; nor is one of another chain.
+    lines = path.read_bytes().splitlines(keepends=True)
+    for change in (
+        (b'"note":""', b'"note":"x"'),
+        (b'"account":""', b'"account":"x"'),
+        (b'"before":"0', b'"before":"1'),
+    ):
+        assert lines[0].count(change[0])
+        path.write_bytes(lines[0].replace(*change, 1) + b"".join(lines[1:]))
+        with pytest.raises(DecisionError):
+            appeals.read_appeals(path)
 
 
 def test_erasures_that_do_not_follow_are_found(kept: Kept) -> None:

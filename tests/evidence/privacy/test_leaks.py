@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from stillwatch.cli import main
+from stillwatch.evidence.sharing import FORMATS
 from stillwatch.guard import Secret, load
 from stillwatch.guard.doors.asgi import StillwatchMiddleware
 from stillwatch.guard.doors.check import CheckService
@@ -335,3 +336,85 @@ def test_messages_about_broken_tables_and_results_quote_nothing_of_them(
     (tmp_path / "audit").write_text(TEXTS["prompt"] * 99)
     said["log"] = run("log", "verify", tmp_path / "audit", code=5)
     assert leaks(said.items(), ALL) == []
+
+
+@pytest.fixture
+def committed(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The log that holds the planted scan; made here if the first test was not run."""
+    monkeypatch.setenv("STILLWATCH_GUARD_SECRET", SECRET)
+    log, key = world.folder / "audit.log", world.folder / "audit.pem"
+    if not log.exists():
+        run("log", "init", log, "--key", key, "--new-key")
+    if not world.results.exists():
+        run("scan", world.folder / "log", "--out", world.results)
+    run("log", "take", log, world.results, "--key", key)
+    return log
+
+
+def _campaign(world: World) -> str:
+    rows = read_results(world.results).accounts.to_pylist()
+    return next(
+        r["campaign_id"] for r in rows if r["account_id"] in world.members and r["verdict"] == "campaign"
+    )
+
+
+@pytest.mark.slow
+def test_no_export_names_anybody(world: World, committed: Path, run: Run, tmp_path: Path) -> None:
+    ring, campaign, out = tmp_path / "ring.json", _campaign(world), tmp_path / "out"
+    out.mkdir()
+    assert run("keys", "init", ring)
+    said: dict[str, bytes] = {}
+    with_log = ["--log", committed, "--log-key", world.folder / "audit.pem"]
+    shared = [
+        "share", campaign, "--results", world.results, "--keys", ring, "--partner", "b.example", "--tlp", "amber",
+        "--confidence", "80", "--expires", "2030-01-01T00:00:00Z", *with_log,
+    ]  # fmt: skip
+    for form in FORMATS:
+        said[form] = run(*shared, "--format", form, "--out", out / f"shared-{form}")
+        said[f"{form} back"] = run(*shared, "--format", form, "--out", out / f"back-{form}", "--revoked")
+    assert len(list(out.iterdir())) == 2 * len(FORMATS) > 8
+    said["bundle"] = run(
+        "evidence", "build", campaign, "--results", world.results, "--inputs", world.folder / "log", "--log",
+        committed, "--keys", ring, "--key", world.folder / "audit.pem", "--out", out / "bundle.zip", "--partner", "b.example",
+    )  # fmt: skip
+    said["verify"] = run("evidence", "verify", out / "bundle.zip")
+    said["population"] = run("population", world.results, code=None)
+    said["show"] = run("log", "show", committed, "--last", "9999")
+    packed = [place for place, _ in everything_in(out) if "bundle.zip > " in place]
+    assert len(packed) > 5
+    assert leaks(said.items(), ALL) == []
+    assert leaks(everything_in(out), ALL) == []
+    assert leaks(unpacked("audit.log", committed.read_bytes()), ALL) == []
+    # What is asked for by name is there: the same search finds it.
+    raw = run(*shared, "--format", "decisions", "--out", out / "raw", "--show-accounts")
+    assert b"accounts by their own ids" in raw
+    assert {secret for _, secret, _ in leaks(everything_in(out / "raw"), ALL)} == {IDS["account_id"]}
+
+
+@pytest.mark.slow
+def test_an_appeal_tells_of_nobody_else_and_the_log_of_nobody(
+    world: World, committed: Path, run: Run, tmp_path: Path
+) -> None:
+    ring, note, pem = tmp_path / "ring.json", tmp_path / "note.txt", world.folder / "audit.pem"
+    run("keys", "init", ring)
+    note.write_text(f"{TEXTS['response']}: {world.members[0]} at {IDS['ip']} showed it.")
+    mine, others = world.members[0], world.members[1:]
+    told = run("appeal", "show", mine, "--results", world.results, "--only", "told", "--json")
+    assert leaks([("told", told)], [*NO_ACCOUNT, *others]) == []
+    review = run("appeal", "show", mine, "--results", world.results, "--only", "review", "--json")
+    assert leaks([("review", review)], [*NO_ACCOUNT, *others]) == []
+    decided = run(
+        "appeal", "decide", mine, "--outcome", "reversed", "--reason-code", "evaluation", "--results", world.results,
+        "--note-file", note, "--key", pem, "--appeals", tmp_path / "appeals.jsonl", "--keys", ring,
+        "--log", committed, "--log-key", pem,
+    )  # fmt: skip
+    shown = run("log", "show", committed, "--last", "2")
+    assert b"appeal_reversal" in shown
+    public = run("appeal", "list", "--appeals", tmp_path / "appeals.jsonl", "--public")
+    places = [
+        ("decided", decided),
+        ("shown", shown),
+        ("public", public),
+        *unpacked("log", committed.read_bytes()),
+    ]
+    assert leaks(places, ALL) == []

@@ -21,11 +21,12 @@ from stillwatch.evidence.privacy.rewrite import results_without, tables_without
 from stillwatch.evidence.privacy.search import mentions
 from stillwatch.schema.errors import ResultError, UsageError, Where
 from stillwatch.schema.journal import Journal, tell_all
+from stillwatch.store import appeals
 from stillwatch.store.events import of_erasures
 from stillwatch.store.files import write_whole
 from stillwatch.store.partitions import Partitions
 from stillwatch.store.swap import restore
-from stillwatch.store.without import rows_of
+from stillwatch.store.without import is_of, rows_of
 
 OWNERS = "owners.parquet"
 """What `watch` gives a scan of the logs' own words about owners; beside its partitions."""
@@ -127,6 +128,12 @@ def _forgotten(place: Place, account: str, subject: str | None, journal: Journal
             return partitions.forget(account)
         finally:
             partitions.close()
+    if appeals.is_appeals(place.path):
+        rows = appeals.read_appeals(place.path)
+        if journal is not None and any(is_of(row.account, account) for row in rows):
+            head = appeals.head_of(rows)
+            journal.append("forgotten", {"what": "appeals", "was": head, "subject": subject})
+        return appeals.forget(place.path, account) > 0
     if _is_owners(place.path) and _rows(place.path, account):
         table = pq.ParquetFile(place.path).read()
         sink = io.BytesIO()
