@@ -371,11 +371,13 @@ def test_no_export_names_anybody(world: World, committed: Path, run: Run, tmp_pa
     ]  # fmt: skip
     for form in FORMATS:
         said[form] = run(*shared, "--format", form, "--out", out / f"shared-{form}")
-        said[f"{form} back"] = run(*shared, "--format", form, "--out", out / f"back-{form}", "--revoked")
+        back = ["--revoked", "--at", "2029-01-01T00:00:00Z"]
+        said[f"{form} back"] = run(*shared, "--format", form, "--out", out / f"back-{form}", *back)
     assert len(list(out.iterdir())) == 2 * len(FORMATS) > 8
     said["bundle"] = run(
         "evidence", "build", campaign, "--results", world.results, "--inputs", world.folder / "log", "--log",
-        committed, "--keys", ring, "--key", world.folder / "audit.pem", "--out", out / "bundle.zip", "--partner", "b.example",
+        committed, "--keys", ring, "--key", world.folder / "audit.pem", "--out", out / "bundle.zip",
+        "--partner", "b.example",
     )  # fmt: skip
     said["verify"] = run("evidence", "verify", out / "bundle.zip")
     said["population"] = run("population", world.results, code=None)
