@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +130,15 @@ def test_from_the_reference_of_a_refusal_to_a_freed_account(
     code, _, error = decide(run, desk, account, results, *again)
     assert (code, "only newer evidence" in error) == (5, True)
     assert len(read_appeals(desk / "appeals.jsonl")) == 2
+    # Those of a later log may, where a person decides so: it is judged as any other again.
+    later = desk / "later"
+    shutil.copytree(results, later)
+    found = json.loads((later / "findings.json").read_text())
+    found["run"]["last_ts"] = "2027-01-01T00:00:00Z"
+    (later / "findings.json").write_text(json.dumps(found))
+    code, said, _ = decide(run, desk, account, later, *again)
+    assert (code, "free no more" in said) == (0, True)
+    assert freed(desk / "appeals.jsonl") == set()
 
 
 def test_what_cannot_be_done_is_said(run: Run, desk: Path, scanned: tuple[Path, Path]) -> None:
@@ -169,6 +179,30 @@ def test_what_cannot_be_done_is_said(run: Run, desk: Path, scanned: tuple[Path, 
         said = run("appeal", "show", name, "--results", results)[1]
         assert text in said or "the operator's word stands" in said
         assert "restricts this account" in said
+
+
+def test_whoever_took_the_decision_does_not_uphold_it(
+    run: Run, desk: Path, scanned: tuple[Path, Path]
+) -> None:
+    _, results = scanned
+    rows = pq.read_table(results / "accounts.parquet").to_pylist()
+    row = min((r for r in rows if r["verdict"] == "campaign"), key=lambda r: r["account_id"])
+    decisions = ["--decisions", desk / "decisions.jsonl"]
+    propose = [
+        "guard",
+        "propose",
+        row["campaign_id"],
+        "--action",
+        "throttle",
+        "--policy",
+        desk / "policy.toml",
+    ]
+    assert run(*propose, "--key", desk / "anna.pem", *decisions)[0] == 0
+    upheld = ["--outcome", "upheld", "--reason-code", "evidence_stands", *decisions]
+    code, _, error = decide(run, desk, row["account_id"], results, *upheld)
+    assert (code, "must not uphold it" in error) == (2, True)
+    code, said, _ = decide(run, desk, row["account_id"], results, *decisions)
+    assert (code, "The decision on it (throttle) stays in force for the others." in said) == (0, True)
 
 
 def test_an_account_that_the_guard_found_after_the_scan_is_told_so_too(

@@ -85,6 +85,15 @@ def test_the_next_scan_names_the_freed_account_nowhere(
     assert "a person has to decide so" in told[0]
     assert after.findings.run.appeals
     assert after.findings.run.config_digest != before.findings.run.config_digest
+    # Who checks the numbers later gives the file, too, even if it has grown meanwhile.
+    grown = "stillwatch appeal receive other --results results --appeals appeals.jsonl --keys ring.json"
+    follow(f"{grown} --campaign g-1", {}, capsys)
+    replayed = "stillwatch evidence replay results-next LOG"
+    assert "differ" not in follow(f"{replayed} --appeals appeals.jsonl", {"LOG": str(scanned[0])}, capsys)
+    with pytest.raises(SystemExit) as stop:
+        main(["evidence", "replay", "results-next", str(scanned[0])])
+    assert stop.value.code == 2
+    assert "had a file of appeals" in capsys.readouterr().err
     shown = follow(
         "stillwatch appeal show ACCOUNT --results results-next --appeals appeals.jsonl --only review",
         {"ACCOUNT": place[1]}, capsys,

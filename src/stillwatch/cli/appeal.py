@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -208,6 +209,12 @@ def show(
         appeals=appeals,
         campaign=campaign,
     )
+    if not facts.known and facts.campaign is None:
+        print(
+            "stillwatch: the log of these results has no such account. If the guard found it later, give --campaign: "
+            "the text for the account says that nothing restricts it",
+            file=sys.stderr,
+        )
     action = None if decisions is None else in_force(facts.decisions, facts.campaign, when)
     told = told_of(facts, Letter() if letter is None else read_letter(letter), action)
     if out is not None:
@@ -294,7 +301,10 @@ def decide_command(
     appeals: AppealsFile,
     keys: Keys,
     decisions: Annotated[
-        Path | None, typer.Option("--decisions", help="File of decisions, to say what stays in force.")
+        Path | None,
+        typer.Option(
+            "--decisions", help="File of decisions: who took them upholds none, and what stays in force."
+        ),
     ] = None,
     received: Received = None,
     at: At = None,
@@ -324,6 +334,11 @@ def decide_command(
             "these results name the account in no campaign: there is nothing to decide",
             hint="name the results that the action rested on, or the campaign with --campaign",
         )
+    if outcome == "upheld" and signer.key in _took(facts.decisions, group):
+        raise UsageError(
+            "whoever took the decision must not uphold it: the account was promised somebody else",
+            hint="another person decides, with a key of their own; to reverse it, one's own word is enough",
+        )
     row = decide(
         appeals,
         who.account,
@@ -348,6 +363,12 @@ def decide_command(
         print("Nothing changes in the guard. Tell the account what was considered: appeal show --only told.")
 
 
+def _took(decisions: Sequence[Decided], campaign: str) -> set[str | None]:
+    """Keys of those who proposed or approved a decision about a campaign."""
+    about = {row.digest for row in decisions if row.order is not None and row.order.campaign == campaign}
+    return {row.key for row in decisions if row.digest in about and row.did in ("propose", "approve")}
+
+
 def _note(path: Path) -> str:
     try:
         with path.open("rb") as handle:
@@ -363,11 +384,10 @@ def _note(path: Path) -> str:
 def _undo(facts: Facts, group: str, results: Path, appeals: Path, at: datetime) -> str:
     """What is undone by itself, and what a person has to do."""
     action = in_force(facts.decisions, group, at)
-    others = f"The decision on {group} ({action}) stays in force for the others.\n" if action else ""
+    others = f" The decision on it ({action}) stays in force for the others." if action else ""
     return (
-        f"The account is freed of {group}. {others}"
-        f"{'' if others else chr(10)}"
-        "By itself, within a second: `stillwatch watch --appeals` makes a new snapshot. Without it:\n"
+        f"The account is freed of {group}.{others}\n"
+        "`stillwatch watch --appeals` sees that the file changed and makes a new snapshot. Without it:\n"
         f"  stillwatch guard snapshot {results} --out SNAPSHOT --appeals {appeals} (and the options as before)\n"
         "From the next scan on, with --appeals: it is named in no campaign and no lead.\n"
         f"Whatever was sent out about {group} may name it, as a pseudonym. There is no register of that: for each\n"
@@ -414,7 +434,10 @@ def list_command(
             "- : fewer than five appeals, or what would tell them. Intervals: Wilson, 95 %.", highlight=False
         )
         return
-    console.print(f"Free by an appeal: {len(freed_by(rows)):,}. Intervals: Wilson, 95 %.", highlight=False)
+    console.print(
+        f"Rate: reversed of decided (interval: Wilson). Days: median. Free by an appeal: {len(freed_by(rows)):,}.",
+        highlight=False,
+    )
     if open_:
         console.print("\nOpen, the oldest first")
         _table(console, ("account", "campaign", "waits"), open_, right=2)

@@ -12,7 +12,7 @@ import typer
 
 from stillwatch.cli.bundle import build_command, redact_command, verifier_command, verify_command
 from stillwatch.cli.interrupt import Interrupts
-from stillwatch.cli.options import AsJson, Format, Logs, Overrides, SideTable, pairs
+from stillwatch.cli.options import Appeals, AsJson, Format, Overrides, SideTable, pairs
 from stillwatch.cli.options import Mapping as MappingFile
 from stillwatch.evidence.inputs import (
     Sources,
@@ -29,10 +29,10 @@ from stillwatch.ingest.lookup import read_lookups
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
 from stillwatch.scan.run import version
-from stillwatch.schema.errors import ReplayError
+from stillwatch.schema.errors import ReplayError, UsageError
 from stillwatch.schema.results import Run
 from stillwatch.sketch import default_rules, load_rules
-from stillwatch.store.results import read_proof, read_results, results_digest
+from stillwatch.store.results import read_freed, read_proof, read_results, results_digest
 
 evidence_app = typer.Typer(no_args_is_help=True, help="What others can check of a claim.")
 evidence_app.command("build")(build_command)
@@ -44,7 +44,7 @@ evidence_app.command("verifier")(verifier_command)
 @evidence_app.command("replay")
 def replay(
     results: Annotated[Path, typer.Argument(help="Results folder of a scan.")],
-    logs: Logs,
+    logs: Annotated[list[str], typer.Argument(help="What the scan was given; or the folder of `watch`.")],
     format: Format = None,
     mapping: MappingFile = None,
     map_: Overrides = None,
@@ -52,6 +52,7 @@ def replay(
     sanctions: SideTable = None,
     releases: SideTable = None,
     references: SideTable = None,
+    appeals: Appeals = None,
     rules: Annotated[
         Path | None, typer.Option("--rules", help="Rule pack (YAML), if the scan was given one.")
     ] = None,
@@ -72,7 +73,13 @@ def replay(
     run = findings.findings.run
     pack, lookups = default_rules() if rules is None else load_rules(rules), read_lookups()
     options = Options(seed=run.seed)
-    check_settings(run, options.digest(lookups.used, pack.digest), lookups.used)
+    if (appeals is None) != (run.appeals is None):
+        raise UsageError(
+            "the scan had a file of appeals" if appeals is None else "the scan had no file of appeals",
+            hint="give it with --appeals; it may have grown since" if appeals is None else "leave it out",
+        )
+    freed = None if appeals is None else read_freed(appeals, run.appeals)
+    check_settings(run, options.digest(lookups.used, pack.digest, run.appeals), lookups.used)
     said: list[str] = [_recorded(run)]
     if log is not None:
         key = None
@@ -105,7 +112,7 @@ def replay(
         said.append(_inputs(run))
         if not as_json:
             print("\n".join(said), flush=True)
-        scanned = _scan(sources, options, pack, reading)
+        scanned = _scan(sources, options, pack, reading | {"freed": freed})
     fresh = scanned.proof | {"claims": claims_table(scanned.findings)}
     recorded = tables | {"claims": claims_table(findings.findings)}
     if run.previous is not None:

@@ -14,7 +14,8 @@ from stillwatch.store.appeals import Case
 
 COUNTS = ("appeals", "decided", "reversed", "open")
 FOLLOWS = ("reversal_rate", "interval")
-HEAD = ("month", "appeals", "decided", "reversed", "reversal rate", "95 %", "median days", "open")
+HEAD = ("month", "appeals", "decided", "reversed", "rate", "95 % interval", "days", "open")
+"""`rate`: reversed of decided; `days`: the median from receipt to ruling."""
 
 
 def by_month(cases: Sequence[Case], *, internal: bool) -> list[dict[str, Any]]:
@@ -76,7 +77,7 @@ def months_table(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             "-" if row["reversal_rate"] is None else f"{100 * row['reversal_rate']:.1f} %",
             "-"
             if row["interval"] is None
-            else "{:.1f} to {:.1f} %".format(*(100 * x for x in row["interval"])),
+            else "{:.1f} to {:.1f}".format(*(100 * x for x in row["interval"])),
             "-" if row["median_days"] is None else f"{row['median_days']:.1f}",
             _count(row["open"]),
         )

@@ -41,7 +41,8 @@ def review(facts: Facts, at: datetime) -> list[Part]:
         parts += [_itself(facts, named), _waterfall(named), _near(named), *_both_sides(named)]
     if facts.measured:
         parts.append(_measured(facts))
-    parts += [_explanations(facts, named), _decisions(facts, at)]
+    if named is not None or facts.campaign is not None:
+        parts += [_explanations(facts, named), _decisions(facts, at)]
     if facts.appeals:
         parts.append(_earlier(facts))
     others = [m for m in facts.memberships if m is not named]
@@ -56,7 +57,8 @@ def review(facts: Facts, at: datetime) -> list[Part]:
                 ),
             )
         )
-    parts.append(_reversal(facts))
+    if facts.campaign is not None and not facts.free:
+        parts.append(_reversal(facts))
     return parts
 
 

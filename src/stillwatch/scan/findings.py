@@ -120,8 +120,7 @@ def tabulate(
             group = msgspec.structs.replace(
                 group, evidence=group.evidence + unusual, counter_evidence=group.counter_evidence + usual
             )
-        group = msgspec.structs.replace(group, atlas=atlas_ids(group))
-        groups.append(group)
+        groups.append(msgspec.structs.replace(group, atlas=atlas_ids(group)))
         if finding.verdict == "campaign":
             proved.append((name, finding))
         if finding.verdict == "campaign" and assignment.yardstick is not None:

@@ -221,8 +221,8 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     notes=_notes(concluded.judged, concluded.listed),
                     tables=used,
                     previous=None if earlier is None else earlier.digest,
-                    side=side,
                     appeals=None if freed is None else freed.digest,
+                    side=side,
                 )
                 info = {
                     "wall_s": round(time.monotonic() - started, 3),

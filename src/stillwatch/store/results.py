@@ -285,9 +285,14 @@ def read_earlier(folder: Path) -> Earlier:
     return Earlier(results_digest(folder), groups)
 
 
-def read_freed(path: Path) -> Freed:
-    """Who is freed by a file of appeals, for `scan --appeals`. Raises as `store.appeals.freed`."""
-    rows = read_appeals(path)
+def read_freed(path: Path, head: str | None = None) -> Freed:
+    """Who is freed by a file of appeals, for `scan --appeals`. Raises as `store.appeals.freed`.
+
+    `head`: as of the row with this hash, to scan again what was scanned when it was the last one.
+    """
+    rows = read_appeals(path, head)
+    if head is not None:
+        rows = rows[: next((row.number + 1 for row in rows if row.hash == head), 0)]
     return Freed(head_of(rows), frozenset(freed_by(rows)))
 
 
