@@ -104,6 +104,12 @@ def campaign_command(
             "--show-accounts", help="Name accounts by their own ids (--format decisions); not for partners."
         ),
     ] = False,
+    share_key: Annotated[
+        str,
+        typer.Option(
+            "--share-key", help="An older key's number (`stillwatch keys list`): names as they were under it."
+        ),
+    ] = "",
     log: LogFile = None,
     log_key: LogKey = None,
 ) -> None:
@@ -123,6 +129,7 @@ def campaign_command(
         decisions=None if decisions is None else read_decisions(decisions),
         revoked=revoked,
         show_accounts=show_accounts,
+        share_key=share_key,
         public=read_lookups().public_postings,
     )
     ready(log, log_key)

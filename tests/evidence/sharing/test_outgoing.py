@@ -217,6 +217,24 @@ def test_taking_back_works_for_whatever_the_group_has_become(
         share(replace(back, campaign="g-2222222222bb"), form, keys)
 
 
+def test_what_was_shared_under_an_older_key_is_taken_back_under_it(asked: Request, keys: KeyRing) -> None:
+    before = outgoing(asked, keys)
+    old = keys.names("share", "b.example").key_id
+    keys.rotate("share", "b.example")
+    back = replace(asked, revoked=True, terms=replace(TERMS, at=datetime(2026, 5, 1, tzinfo=UTC)))
+    heard: list[str] = []
+    assert outgoing(back, keys, heard.append, wording=False).campaign != before.campaign
+    assert heard[0].endswith(f"--share-key {old}")
+    heard.clear()
+    assert (
+        outgoing(replace(back, share_key=old), keys, heard.append, wording=False).campaign == before.campaign
+    )
+    assert heard == []
+    keys.destroy(old)
+    with pytest.raises(UsageError, match="or was destroyed"):
+        outgoing(replace(back, share_key=old), keys)
+
+
 def test_terms_that_cannot_be_are_refused(asked: Request, keys: KeyRing) -> None:
     for wrong, said in (
         ({"tlp": "pink"}, "no TLP 2.0 label"),

@@ -111,6 +111,8 @@ class Request:
     """Rows of a file of decisions: what is done, and whether it was taken back."""
     revoked: bool = False
     show_accounts: bool = False
+    share_key: str = ""
+    """Number of the key of the pseudonyms; the current one if empty."""
     public: npt.NDArray[np.uint64] | None = None
     """Postings of published prompts (`Lookups.public_postings`), which no fingerprint has."""
 
@@ -149,7 +151,7 @@ def outgoing(
             f"fewer than {LEAST_ACCOUNTS} accounts are left: nothing about so few leaves",
             hint=TAKE_BACK,
         )
-    names = ring.names("share", asked.partner)
+    names = _names(asked, ring, revoked, tell)
     raw = asked.show_accounts
     return Outgoing(
         campaign=group.id if raw else names.of("campaign", group.id),
@@ -182,6 +184,28 @@ def _group(asked: Request, results: Results) -> Group:
             hint="findings.json lists them; name the results from which a campaign was shared to take it back",
         )
     return group
+
+
+def _names(asked: Request, ring: KeyRing, revoked: bool, tell: Callable[[str], None]) -> Pseudonyms:
+    """What names things for the partner. An older key takes back what was shared under it."""
+    if not asked.share_key:
+        current = ring.names("share", asked.partner)
+        older = [
+            names.key_id for names in ring.every("share", asked.partner) if names.key_id != current.key_id
+        ]
+        if revoked and older:
+            tell(
+                f"taken back as named under the key {current.key_id}; for what was shared before it was rotated: "
+                f"--share-key {older[0]}" + "".join(f", or {number}" for number in older[1:])
+            )
+        return current
+    found = next((n for n in ring.every("share", asked.partner) if n.key_id == asked.share_key), None)
+    if found is None:
+        raise UsageError(
+            f"{asked.share_key[:16]!a} is no key of purpose share for {asked.partner}, or was destroyed",
+            hint=f"stillwatch keys list {ring.path}",
+        )
+    return found
 
 
 def _decided(asked: Request, ended: datetime) -> tuple[str, datetime | None, datetime | None]:
