@@ -90,10 +90,11 @@ bench-doors: setup
 	$(PY) -m pip install -q "granian>=2.7,<3"
 	$(PY) scripts/bench_doors.py
 
-# Coverage-guided fuzzing of the importers, five minutes.
+# Coverage-guided fuzzing of the importers, five minutes, and of the reader of bundles, one.
 fuzz: setup
 	$(PY) -m pip install -q --group fuzz
 	$(PY) -m scripts.fuzz_importers -max_total_time=300
+	$(PY) -m scripts.fuzz_bundles -max_total_time=60
 
 lint: setup
 	$(VENV)/bin/ruff format --check src tests scripts

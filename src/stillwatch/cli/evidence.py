@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stillwatch.cli.bundle import build_command, redact_command, verifier_command, verify_command
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.options import Appeals, AsJson, Format, Overrides, SideTable, pairs
 from stillwatch.cli.options import Mapping as MappingFile
@@ -34,6 +35,10 @@ from stillwatch.sketch import default_rules, load_rules
 from stillwatch.store.results import read_freed, read_proof, read_results, results_digest
 
 evidence_app = typer.Typer(no_args_is_help=True, help="What others can check of a claim.")
+evidence_app.command("build")(build_command)
+evidence_app.command("verify")(verify_command)
+evidence_app.command("redact")(redact_command)
+evidence_app.command("verifier")(verifier_command)
 
 
 @evidence_app.command("replay")

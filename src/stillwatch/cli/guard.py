@@ -14,6 +14,7 @@ import typer
 
 from stillwatch.cli.decisions import approve_command, decisions_command, propose_command, revoke_command
 from stillwatch.cli.intel import heeded
+from stillwatch.cli.log import LogFile, LogKey, commit, ready
 from stillwatch.cli.options import (
     Appeals,
     AsJson,
@@ -28,6 +29,7 @@ from stillwatch.cli.options import (
 from stillwatch.cli.publish import publish_command
 from stillwatch.cli.serve import Secrets, serve
 from stillwatch.guard.build import VALID_DAYS, Beside, build
+from stillwatch.guard.committed import of_snapshot
 from stillwatch.guard.config import GATEWAYS, Setup, render
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
@@ -92,11 +94,14 @@ def snapshot(
         typer.Option("--key-ring", help="With --intel: the ring with the keys agreed on with partners."),
     ] = None,
     secret_file: Secrets = None,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Make what a gateway needs from the results of a scan."""
     if not 0 < days <= 365:
         raise UsageError("--days must be more than 0 and at most 365")
     secret = read_secret(secret_file)
+    ready(log, log_key)
     rules, name = policy_of(policy)
     before = _before(out, secret, needed=decisions is not None or appeals is not None)
     head = None if before is None else before.decisions_head
@@ -122,6 +127,7 @@ def snapshot(
         f"{len(loaded.enforced)} campaigns with an order to act"
         + (f", {len(meta.intel)} fingerprints of partners" if intel is not None else "")
     )
+    commit(log, log_key, lambda: [of_snapshot(out)], f"the snapshot is in {out}")
 
 
 def _before(out: Path, secret: Secret, *, needed: bool) -> Meta | None:

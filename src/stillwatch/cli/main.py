@@ -12,8 +12,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -35,6 +36,7 @@ from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
 from stillwatch.cli.options import Appeals, AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
 from stillwatch.cli.population import population_command
+from stillwatch.cli.privacy import forget, retain_app
 from stillwatch.cli.share import share_app
 from stillwatch.cli.show import groups_table
 from stillwatch.cli.watch import watch
@@ -48,7 +50,7 @@ from stillwatch.scan.preview import preview
 from stillwatch.scan.run import version
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch import default_rules, load_rules
-from stillwatch.store.events import of_results
+from stillwatch.store.events import of_results, of_tables
 from stillwatch.store.results import (
     read_earlier,
     read_freed,
@@ -74,6 +76,8 @@ app.add_typer(intel_app, name="intel")
 app.add_typer(log_app, name="log")
 app.command("population")(population_command)
 app.add_typer(share_app, name="share")
+app.add_typer(retain_app, name="retain")
+app.command("forget")(forget)
 app.command("watch")(watch)
 
 
@@ -114,7 +118,7 @@ INTERRUPTED = 130
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     try:
-        code = app(args=list(args) if args is not None else None, standalone_mode=False)
+        code = _command()(args=list(args) if args is not None else None, standalone_mode=False)
         sys.stdout.flush()
     except StillwatchError as error:
         print(f"stillwatch: {error}", file=sys.stderr)
@@ -147,6 +151,12 @@ def main(args: Sequence[str] | None = None) -> None:
     if code == INTERRUPTED:
         _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@cache
+def _command() -> Callable[..., object]:
+    """All commands with their options. Made once: it takes a tenth of a second."""
+    return typer.main.get_command(app)
 
 
 def _interrupted() -> NoReturn:
@@ -322,8 +332,11 @@ def ingest(
     map_: Overrides = None,
     strict: Strict = False,
     keep_refused: KeepRefused = False,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Bring logs of any known format to the canonical tables."""
+    ready(log, log_key)
     with open_log(
         logs,
         format=format,
@@ -332,9 +345,10 @@ def ingest(
         extras=True,
         strict=strict,
         lookups=read_lookups(),
-    ) as log:
-        rows = write_canonical(log, out, keep_refused=keep_refused)
-        print(f"{rows:,} rows written to {out}, {len(log.refusals):,} refused")
+    ) as source:
+        rows = write_canonical(source, out, keep_refused=keep_refused)
+        print(f"{rows:,} rows written to {out}, {len(source.refusals):,} refused")
+    commit(log, log_key, lambda: of_tables(out), f"the tables are in {out}")
 
 
 @app.command()
@@ -350,11 +364,14 @@ def sketch(
     references: SideTable = None,
     rules: Rules = None,
     strict: Strict = False,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Write logs without their text: fingerprints instead of prompts, to be scanned elsewhere with the same findings.
 
     The fingerprints are made with public constants: whoever holds them can tell whether a text that they know occurs.
     """
+    ready(log, log_key)
     side = _side(accounts=accounts, sanctions=sanctions, releases=releases, references=references)
     pack = default_rules() if rules is None else load_rules(rules)
     with open_log(
@@ -365,9 +382,10 @@ def sketch(
         side=side,
         strict=strict,
         lookups=read_lookups(),
-    ) as log:
-        rows = write_canonical(log, out, sketched=True, rules=pack)
-        print(f"{rows:,} rows without text written to {out}, {len(log.refusals):,} refused")
+    ) as source:
+        rows = write_canonical(source, out, sketched=True, rules=pack)
+        print(f"{rows:,} rows without text written to {out}, {len(source.refusals):,} refused")
+    commit(log, log_key, lambda: of_tables(out), f"the tables are in {out}")
 
 
 @app.command()

@@ -13,6 +13,7 @@
     |   +-- SnapshotError              a guard's snapshot is damaged, or of another version or secret
     |   +-- DecisionError              a file of decisions was altered, or a decision lacks what it needs
     |   +-- JournalError               the transparency log was altered, is damaged, or is another one
+    |   +-- BundleError                a bundle of evidence does not hold
     +-- MissingExtraError     exit 6   an optional dependency is not installed
     +-- ReplayError           exit 7   a scan of the same inputs gives other numbers than were recorded
 
@@ -160,6 +161,10 @@ class DecisionError(ResultError):
 
 class JournalError(ResultError):
     """The transparency log was altered, is damaged, of another version, or not the one that was noted."""
+
+
+class BundleError(ResultError):
+    """A bundle of evidence does not hold: something in it was altered, or does not follow."""
 
 
 class MissingExtraError(StillwatchError):

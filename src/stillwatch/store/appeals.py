@@ -13,6 +13,7 @@ results of a later scan: the evidence that was judged to be wrong cannot be used
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from stillwatch.schema.errors import DecisionError, UsageError, Where
 from stillwatch.store.decisions import FIRST, MOST_BYTES, Signer, alone, signed
 from stillwatch.store.files import write_whole
 from stillwatch.store.pseudonyms import Pseudonyms
+from stillwatch.store.without import is_of
 
 MOST_NOTE_BYTES = 64 << 10
 Outcome = Literal["upheld", "reversed"]
@@ -96,6 +98,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     key: str | None = None
     """`ed25519:` and the public key, base64, of whoever decided."""
     signature: str | None = None
+    erased: bool = False
+    """Whether account and note were taken out (`forget`). The hash stays: the next row and the log name it."""
     blind: str = ""
     """Keyed digest, hex: without it the row's hash could be guessed from the account's id."""
     hash: str = ""
@@ -104,7 +108,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def own_hash(self) -> str:
         """SHA-256 of the canonical JSON of everything but the hash itself, hex."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        del plain["hash"]
+        # Added later, and no part of what was hashed.
+        del plain["hash"], plain["erased"]
         return hashlib.sha256(_canonical(plain)).hexdigest()
 
 
@@ -144,7 +149,9 @@ def read_appeals(path: Path, head: str | None = None) -> list[Row]:
             row = msgspec.json.decode(line, type=Row)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DecisionError("this is no row of appeals", where=where) from error
-        if row.number != number or row.before != before or row.hash != row.own_hash:
+        # An erased row's hash cannot be computed again: the next row, and the transparency log, vouch for it.
+        holds = (row.account, row.note, row.blind) == ("", "", "") if row.erased else row.hash == row.own_hash
+        if row.number != number or row.before != before or not holds:
             raise DecisionError(
                 "the appeals were altered here: the row does not follow from those before it",
                 where=where,
@@ -167,6 +174,37 @@ def read_appeals(path: Path, head: str | None = None) -> list[Row]:
     return rows
 
 
+def is_appeals(path: Path) -> bool:
+    """Whether the first row of a file is one of appeals."""
+    try:
+        with path.open("rb") as handle:
+            first = json.loads(handle.readline(1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.get("did") in ("receive", "decide")
+
+
+def forget(path: Path, account: str) -> int:
+    """Take an account, its verified users, and the notes about them out of the file; returns how many rows.
+
+    What stays of a row: when, which group, the ruling with its pseudonym, its signature, and its hash. Nobody is
+    freed by an erased row any more: there is no account that it could name.
+    """
+    with alone(path, "the appeals"):
+        rows = read_appeals(path)
+        mine = [row for row in rows if is_of(row.account, account)]
+        if mine:
+            gone = {row.number for row in mine}
+            kept = [
+                msgspec.structs.replace(row, account="", note="", blind="", erased=True)
+                if row.number in gone
+                else row
+                for row in rows
+            ]
+            write_whole(path, [msgspec.json.encode(row) + b"\n" for row in kept], "the appeals")
+    return len(mine)
+
+
 def head_of(rows: Sequence[Row]) -> str:
     """Hash of the last row."""
     return rows[-1].hash if rows else FIRST
@@ -184,7 +222,7 @@ def freed_by(rows: Sequence[Row], keys: Collection[str] | None = None) -> set[st
     """
     free: set[str] = set()
     for row in rows:
-        if row.ruling is None:
+        if row.ruling is None or row.erased:
             continue
         if not _rightly_signed(row):
             raise DecisionError(f"the ruling in row {row.number + 1} of the appeals is not rightly signed")
@@ -211,12 +249,13 @@ def cases(rows: Sequence[Row]) -> list[Case]:
     waiting: dict[str, list[int]] = {}
     for row in rows:
         if row.ruling is None:
-            waiting.setdefault(row.account, []).append(len(found))
-            found.append(Case(row.account, row.campaign, row.at))
+            waiting.setdefault(row.pseudonym, []).append(len(found))
+            found.append(Case(row.account or row.pseudonym, row.campaign, row.at))
             continue
         ruling = row.ruling
-        case = Case(row.account, row.campaign, ruling.received, ruling.at, ruling.outcome, ruling.code)
-        mine = waiting.get(row.account, [])
+        who = row.account or row.pseudonym
+        case = Case(who, row.campaign, ruling.received, ruling.at, ruling.outcome, ruling.code)
+        mine = waiting.get(row.pseudonym, [])
         if mine:
             found[mine.pop(0)] = case
         else:

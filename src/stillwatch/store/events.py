@@ -8,12 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillwatch.schema.errors import ResultError, Where
 from stillwatch.schema.journal import Json
 from stillwatch.store.appeals import Row as Appeal
 from stillwatch.store.decisions import Did, Row
+from stillwatch.store.erasures import first_digest, read_erasures
+from stillwatch.store.public import public_group
 from stillwatch.store.results import read_findings, results_digest
 
 Event = tuple[str, dict[str, Json]]
@@ -37,10 +43,12 @@ def of_results(folder: Path) -> list[Event]:
     """A scan (`scan`: what was read, and how) and each of its groups (`finding`). ResultError if it cannot be read.
 
     `results` is `results_digest`; a group's `sha256` is that of its object in findings.json as canonical JSON (sorted
-    keys, no spaces, UTF-8). A scan of `watch` is told from another one with the same outcome by its folder's name.
+    keys, no spaces, UTF-8), `public` that of the form that may leave (`public_group`). A scan of `watch` is told from
+    another one with the same outcome by its folder's name.
     """
     run = folder.name if RUN.fullmatch(folder.name) else None
-    scan, digest = read_findings(folder).run, results_digest(folder)
+    # A folder from which an account was taken out is told of as it was written, and what was done to it after that.
+    scan, digest = read_findings(folder).run, first_digest(folder, results_digest(folder))
     inputs = sorted(entry.digest for entry in scan.inputs)
     told: dict[str, Json] = {
         "results": digest,
@@ -59,14 +67,39 @@ def of_results(folder: Path) -> list[Event]:
     if run is not None:
         told["run"] = run
     groups = json.loads((folder / "findings.json").read_bytes())["groups"]
-    return [("scan", told | {"groups": len(groups)}), *(_finding(group, digest, run) for group in groups)]
+    found = [_finding(group, digest, run) for group in groups]
+    return [("scan", told | {"groups": len(groups)}), *found, *of_erasures(folder)]
+
+
+def of_erasures(folder: Path) -> list[Event]:
+    """Each account that was taken out of a folder, as one `forgotten`."""
+    return [("forgotten", erasure.payload) for erasure in read_erasures(folder)]
 
 
 def _finding(group: dict[str, Json], results: str, run: str | None) -> Event:
-    plain = json.dumps(group, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     told: dict[str, Json] = {name: group[name] for name in ("verdict", "why", "accounts", "exchanges")}
-    told |= {"group": group["id"], "results": results, "sha256": hashlib.sha256(plain.encode()).hexdigest()}
+    told |= {"group": group["id"], "results": results, "sha256": _sha256(group)}
+    told |= {"public": _sha256(public_group(group))}
     return "finding", told if run is None else told | {"run": run}
+
+
+def _sha256(plain: Mapping[str, Json]) -> str:
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_tables(folder: Path) -> list[Event]:
+    """Each table that was written to a folder (`ingest`, `sketch`), as one `partition`. ResultError if unreadable."""
+    events: list[Event] = []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            data = path.read_bytes()
+            rows = pq.read_metadata(path).num_rows
+        except (OSError, pa.ArrowException) as error:
+            raise ResultError("a table is missing or damaged", where=Where(path.name)) from error
+        told: dict[str, Json] = {"file": path.name, "rows": rows, "sha256": hashlib.sha256(data).hexdigest()}
+        events.append(("partition", told))
+    return events + of_erasures(folder)
 
 
 def of_decisions(rows: Sequence[Row]) -> list[Event]:

@@ -264,8 +264,10 @@ def read_findings(folder: Path) -> Findings:
     try:
         version = json.loads(data).get("schema_version")
         if version != SCHEMA_VERSION:
+            # Whatever stands there may be anything, and is not repeated.
+            named = f"schema version {version}" if type(version) is int else "no schema version"
             raise ResultError(
-                f"the results have schema version {version}, this program reads {SCHEMA_VERSION}",
+                f"the results have {named}, this program reads {SCHEMA_VERSION}",
                 where=Where(str(path)),
                 hint="scan again with this version",
             )

@@ -128,7 +128,11 @@ class Service:
         self.counters = Counters(clock=clock)
         self.partitions = Partitions(settings.folder / "partitions", journal)
         self._telling = Telling(
-            journal, settings.folder / "results", settings.files.decisions, settings.files.appeals
+            journal,
+            settings.folder / "results",
+            settings.files.decisions,
+            settings.files.appeals,
+            settings.snapshot,
         )
         for part in self.partitions.manifest.parts:
             newest = self.counters.newest_us

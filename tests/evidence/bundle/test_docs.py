@@ -1,0 +1,60 @@
+"""docs/bundle.md can be followed, line by line; its files, steps and digest are those that there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from stillwatch.cli import main
+from stillwatch.evidence.bundle.readme import FILES
+from stillwatch.evidence.bundle.verify import STEPS
+from tests.evidence.bundle.conftest import Made
+
+PAGE = (Path(__file__).parents[3] / "docs" / "bundle.md").read_text()
+
+
+def test_the_commands_do_what_the_page_says(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(made.results)
+    openssl = PAGE.split("openssl ")[1].split("\n")[0]
+    assert openssl == "genpkey -algorithm ed25519 -out sign.pem"
+    _write_key(tmp_path / "sign.pem")
+    lines = [line for line in PAGE.split("```")[1].splitlines() if line.startswith("stillwatch ")]
+    said = {}
+    for command in lines:
+        words = [
+            {"LOG": str(made.log), "CAMPAIGN": made.campaigns[-1]}.get(w, w) for w in shlex.split(command)[1:]
+        ]
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        out = capsys.readouterr()
+        assert not stop.value.code, (command, out.err)
+        said[words[1]] = out.out
+    assert set(said) == {"init", "take", "build", "verify", "redact", "verifier"}
+    shown = [line.split() for line in PAGE.split("```")[3].strip().splitlines()]
+    printed = [line.split() for line in said["verify"].splitlines()]
+    assert [line[:2] for line in shown if line[:1] == ["holds"]] == [["holds", step] for step in STEPS]
+    assert [line[:2] for line in printed if line[:1] == ["holds"]] == [["holds", step] for step in STEPS]
+    assert "2 were taken out" in said["redact"]
+    with pytest.raises(SystemExit) as stop:
+        main(["evidence", "verify", "results/findings.json"])
+    assert stop.value.code == 5
+    assert "does not hold" in capsys.readouterr().err
+
+
+def _write_key(path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = Ed25519PrivateKey.from_private_bytes(b"\4" * 32)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_the_page_names_every_file() -> None:
+    table = PAGE.split("| file | what it holds |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `([\w.]+)`", table, re.MULTILINE)) == {"README.txt", *FILES}
