@@ -14,6 +14,7 @@ from stillwatch.cli.options import Format, Mapping, Overrides, pairs
 from stillwatch.evidence.bundle import archive
 from stillwatch.evidence.bundle.build import Source, build, verifier
 from stillwatch.evidence.bundle.redact import redacted
+from stillwatch.evidence.bundle.reveal import revealed
 from stillwatch.evidence.bundle.verify import Broken, check, report
 from stillwatch.evidence.keys import read_key
 from stillwatch.schema.errors import BundleError, UsageError, Where
@@ -92,11 +93,14 @@ def verify_command(
     noted: Annotated[
         list[str] | None, typer.Option("--noted", help="A checkpoint that you noted. May be repeated.")
     ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", help="A row that was revealed to you. May be repeated.")
+    ] = None,
 ) -> None:
     """Check a bundle as its verify.py does; exit code 5 and the first thing that does not hold where not."""
     _ready()
     try:
-        print("\n".join(report(bundle, signer, vkey, noted or [])))
+        print("\n".join(report(bundle, signer, vkey, noted or [], row or [])))
     except Broken as error:
         raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
 
@@ -120,6 +124,22 @@ def redact_command(
         raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
     archive.write(out, less)
     print(f"{out}: {shown['rows']}")
+
+
+def reveal_command(
+    bundle: Bundle,
+    row: Annotated[int, typer.Option("--row", help="Number of a row of rows.jsonl, from 0.")],
+    inputs: Annotated[list[str], typer.Option("--inputs", help="The log that was scanned. May be repeated.")],
+    keys: Annotated[Path, typer.Option("--keys", help="The key ring.")],
+    partner: Annotated[str, typer.Option("--partner", help="For whom the bundle was made.")] = "",
+    format: Format = None,
+    mapping: Mapping = None,
+    map_: Overrides = None,
+) -> None:
+    """Print one row of a bundle as the log has it, with its prompt and account, and the salt that proves it."""
+    names = KeyRing.read(keys).every("bundle", partner)
+    how = {"format": format, "mapping": mapping, "overrides": pairs(map_)}
+    print(json.dumps(revealed(archive.read(bundle), row, inputs, names, how)))
 
 
 def verifier_command(
