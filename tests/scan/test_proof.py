@@ -14,6 +14,7 @@ import pytest
 from stillwatch.detect import confirm as cf
 from stillwatch.detect.direct import Direct
 from stillwatch.detect.fanout import fan_out
+from stillwatch.scan import Options, scan_each
 from stillwatch.scan.context import Finding, Together
 from stillwatch.scan.proof import proof_tables
 from stillwatch.scan.verdict import settle
@@ -123,23 +124,49 @@ def test_fan_out_follows_from_a_binomial_law() -> None:
     assert by_hand.expected(row) == found.expected
 
 
-def test_p_of_harvest_follows_from_the_references(
-    proof: dict[str, Rows], campaigns: dict[str, Group]
-) -> None:
+def _harvest(proof: dict[str, Rows], campaigns: dict[str, Group], references: int) -> None:
+    """Every score, p and q of the claim `harvest_like`, by hand."""
     rows = proof["proof_scores"]
     known = [row["score"] for row in _of(rows, kind="reference")]
-    assert len(known) >= 9
+    assert len(known) == references
     assert known == sorted(known)
     assert by_hand.scores(rows) == pytest.approx([row["score"] for row in rows], rel=NEAR, abs=NEAR)
     for name, group in campaigns.items():
         (mine,) = _of(rows, campaign_id=name)
         assert by_hand.space(mine["items"], mine["coincidences"]) == pytest.approx(mine["space"], rel=1e-12)
-        claim, row = _claims(group)["harvest_like"], _asked(proof, name, "harvest_like")
-        assert by_hand.conformal(mine["score"], known) == row["p"]
-        assert (rounded(row["p"]), rounded(row["q"])) == (claim.p, claim.q)
-        assert claim.statistic == rounded(mine["score"])
-        assert _claims(group)["one_director"].statistic == rounded(mine["evasion"])
+        claim = _claims(group)["harvest_like"]
+        assert claim.statistic == pytest.approx(mine["score"], rel=1e-11)
+        assert _claims(group)["one_director"].statistic == pytest.approx(mine["evasion"], rel=1e-11)
         assert mine["size"] >= group.accounts
+        if references == 0:
+            assert not _of(proof["proof_claims"], campaign_id=name, claim="harvest_like")
+            assert claim.p is None
+            continue
+        row = _asked(proof, name, "harvest_like")
+        assert by_hand.conformal(mine["score"], known) == row["p"]
+        assert rounded([row["p"], row["q"]]) == rounded([claim.p, claim.q])
+
+
+def test_p_of_harvest_follows_from_the_references(
+    scanned: tuple[Path, Path], proof: dict[str, Rows], campaigns: dict[str, Group]
+) -> None:
+    _harvest(proof, campaigns, references=read_findings(scanned[1]).run.references)
+
+
+@pytest.mark.slow
+def test_each_of_several_settings_has_the_numbers_of_its_own_references(scanned: tuple[Path, Path]) -> None:
+    settings = [
+        Options(),
+        Options(most_references=20),
+        Options(most_references=5),
+        Options(most_references=0),
+    ]
+    settings.append(Options(roads=("direct",)))
+    every = read_findings(scanned[1]).run.references
+    for found, count in zip(scan_each([str(scanned[0])], settings), (every, 20, 5, 0, every), strict=True):
+        named = {g.id: g for g in found.findings.groups if g.verdict == "campaign"}
+        assert named
+        _harvest({name: table.to_pylist() for name, table in found.proof.items()}, named, count)
 
 
 def test_no_account_and_no_reference_is_named(scanned: tuple[Path, Path], proof: dict[str, Rows]) -> None:

@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stillwatch.schema import OutputError, Refusal, ResultError
 from stillwatch.schema.findings_schema import build, shipped
+from stillwatch.schema.proof import PROOF, nothing_proved
 from stillwatch.schema.results import (
     ACCOUNT_ROWS,
     FAMILY_ROWS,
@@ -29,6 +32,7 @@ from stillwatch.store.results import (
     Results,
     encode_findings,
     read_earlier,
+    read_proof,
     read_results,
     read_scoring,
     results_digest,
@@ -142,6 +146,34 @@ def test_findings_follow_the_shipped_schema_and_the_schema_is_fresh() -> None:
 
 def test_statistics_are_rounded_to_twelve_digits() -> None:
     assert rounded({"p": [0.1 + 0.2, (1 / 3,)]}) == {"p": [0.3, [0.333333333333]]}
+
+
+def test_what_claims_follow_from_is_part_of_the_digest_and_read_back_to_the_last_bit(tmp_path: Path) -> None:
+    rows = [{"campaign_id": "g", "view": "LINK", "draw": n, "value": n / 3} for n in range(5)]
+    schema = PROOF["proof_nulls"]
+    proof = nothing_proved() | {"proof_nulls": pa.Table.from_pylist(rows, schema=schema)}
+    for name, values in (("none", {}), ("one", nothing_proved()), ("two", proof)):
+        write_results(tmp_path / name, replace(_results(), proof=values))
+    assert len({results_digest(tmp_path / name) for name in ("none", "one", "two")}) == 3
+    assert read_proof(tmp_path / "two")["proof_nulls"].to_pylist() == rows
+    assert read_proof(tmp_path / "one") == nothing_proved()
+    with pytest.raises(ResultError, match="scan again with this version"):
+        read_proof(tmp_path / "none")
+    path = tmp_path / "two" / "proof_nulls.parquet"
+    table = pq.read_table(path)
+    lacking = pa.table(
+        {**{name: table[name] for name in schema.names[:3]}, "value": pa.nulls(5, pa.float64())}
+    )
+    odd = table.set_column(2, "draw", pa.array([2**40] * 5))
+    text = table.set_column(3, "value", pa.array(["x"] * 5))
+    for broken in (lacking, odd, text, table.drop_columns(["view"])):
+        pq.write_table(broken, path)
+        with pytest.raises(ResultError, match="damaged"):
+            read_proof(tmp_path / "two")
+    for data in (b"", b"PAR1", b"PAR1" + b"\xff" * 40 + b"PAR1"):
+        path.write_bytes(data)
+        with pytest.raises(ResultError, match="damaged"):
+            read_proof(tmp_path / "two")
 
 
 def test_what_the_guard_measures_by_is_part_of_the_digest_and_read_back(tmp_path: Path) -> None:

@@ -115,15 +115,9 @@ def redact_command(
     """Take rows out of a bundle; their hashes stay, and all proofs hold."""
     _ready()
     archive.refuse_existing(out)
-    files = archive.read(bundle)
-    try:
-        check(files)
-        less = redacted(files, row)
-        shown = check(less)[0]
-    except Broken as error:
-        raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
+    less = redacted(_holding(bundle), row)
     archive.write(out, less)
-    print(f"{out}: {shown['rows']}")
+    print(f"{out}: {check(less)[0]['rows']}")
 
 
 def reveal_command(
@@ -137,9 +131,10 @@ def reveal_command(
     map_: Overrides = None,
 ) -> None:
     """Print one row of a bundle as the log has it, with its prompt and account, and the salt that proves it."""
+    _ready()
     names = KeyRing.read(keys).every("bundle", partner)
     how = {"format": format, "mapping": mapping, "overrides": pairs(map_)}
-    print(json.dumps(revealed(archive.read(bundle), row, inputs, names, how)))
+    print(json.dumps(revealed(_holding(bundle), row, inputs, names, how)))
 
 
 def verifier_command(
@@ -153,6 +148,16 @@ def verifier_command(
         archive.refuse_existing(out)
         write_whole(out, [data], "the verifier")
     print(f"{hashlib.sha256(data).hexdigest()}  {'verify.py' if out is None else out}")
+
+
+def _holding(bundle: Path) -> dict[str, bytes]:
+    """The files of a bundle that holds. InputError where it is no archive of ours, BundleError where it does not."""
+    files = archive.read(bundle)
+    try:
+        check(files)
+    except Broken as error:
+        raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
+    return files
 
 
 def _ready() -> None:

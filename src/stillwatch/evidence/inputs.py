@@ -160,15 +160,28 @@ def _told(entry: Entry) -> dict[str, Any]:
     return plain if isinstance(plain, dict) else {}
 
 
-def other_computer(recorded: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
-    """What computed the recorded numbers and does not compute here, in words; of `run.json`, which no one signs."""
+def other_computer(recorded: Any, mine: Mapping[str, Any]) -> list[str]:
+    """What computed the recorded numbers and does not compute here, in words.
+
+    `recorded`: the content of a `run.json`, which nobody signs and may hold anything.
+    """
     out = []
-    for name in ("python", "machine"):
-        if name in recorded and recorded[name] != mine[name]:
-            out.append(f"{name} {recorded[name]}, here {mine[name]}")
-    packages = recorded.get("packages")
-    for name, version in sorted(mine["packages"].items()):
-        was = packages.get(name) if isinstance(packages, dict) else None
-        if was is not None and was != version:
-            out.append(f"{name} {was}, here {version}")
+    for name, here in _programs(mine).items():
+        was = _programs(recorded).get(name)
+        if was is not None and was != here:
+            out.append(f"{name} {was}, here {here}")
     return out
+
+
+def _programs(info: Any) -> dict[str, str]:
+    """Name and version of what computes, as `run.json` has it; what is no short plain text is left out."""
+    if not isinstance(info, dict):
+        return {}
+    packages = info.get("packages")
+    named = {name: info.get(name) for name in ("python", "machine")}
+    named |= packages if isinstance(packages, dict) else {}
+    return {
+        name: version
+        for name, version in sorted(named.items())
+        if isinstance(version, str) and len(version) <= 80 and version.isascii() and version.isprintable()
+    }

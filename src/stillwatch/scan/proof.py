@@ -37,7 +37,9 @@ def proof_tables(judged: Judged, campaigns: Sequence[tuple[str, Finding]]) -> di
         nulls += [_null(name, test.view, test.null) for test in drawn if test.null is not None]
     return {
         "proof_tests": _lists(asked),
-        "proof_claims": _table("proof_claims", (row for c in campaigns for row in _claims(asked, *c))),
+        "proof_claims": _table(
+            "proof_claims", (row for c in campaigns for row in _claims(judged, asked, *c))
+        ),
         "proof_views": _table("proof_views", views),
         "proof_nulls": pa.concat_tables(nulls).combine_chunks(),
         "proof_direct": _table("proof_direct", (row for c in campaigns for row in _direct(judged, *c))),
@@ -62,11 +64,11 @@ def _lists(asked: dict[str, F64]) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _claims(asked: dict[str, F64], name: str, finding: Finding) -> Rows:
+def _claims(judged: Judged, asked: dict[str, F64], name: str, finding: Finding) -> Rows:
     """The p that a campaign's claims rest on. Of equal ones, which have one q, the first."""
     test = "coordinated" if finding.together is None else "tied"
     rows: Rows = [(name, "coordinated", test, _place(asked[test], finding.p), CONFIRM_LEVEL)]
-    if finding.compared:
+    if finding.compared and judged.conformal.references:
         place = _place(asked["harvest_like"], finding.conformal_p)
         rows.append((name, "harvest_like", "harvest_like", place, LEVEL))
     return rows
