@@ -21,6 +21,7 @@ from stillwatch.schema.errors import BundleError, UsageError, Where
 from stillwatch.store.decisions import ed25519_module
 from stillwatch.store.files import write_whole
 from stillwatch.store.pseudonyms import KeyRing
+from stillwatch.store.results import read_findings
 
 Bundle = Annotated[Path, typer.Argument(help="A bundle.")]
 Out = Annotated[Path, typer.Option("--out", help="The new bundle; it must not exist.")]
@@ -29,7 +30,10 @@ Out = Annotated[Path, typer.Option("--out", help="The new bundle; it must not ex
 def build_command(
     campaign: Annotated[str, typer.Argument(help="A campaign's id (g-...).")],
     results: Annotated[Path, typer.Option("--results", help="Results folder of the scan.")],
-    inputs: Annotated[list[str], typer.Option("--inputs", help="The log that was scanned. May be repeated.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--inputs", help="The log that was scanned, or a folder of `watch`. May be repeated."),
+    ],
     log: Annotated[Path, typer.Option("--log", help="The transparency log that the scan was committed to.")],
     keys: Annotated[Path, typer.Option("--keys", help="The key ring (`stillwatch keys init`).")],
     key: Annotated[Path, typer.Option("--key", help="The private ed25519 key (PEM) that signs the bundle.")],
@@ -123,7 +127,11 @@ def redact_command(
 def reveal_command(
     bundle: Bundle,
     row: Annotated[int, typer.Option("--row", help="Number of a row of rows.jsonl, from 0.")],
-    inputs: Annotated[list[str], typer.Option("--inputs", help="The log that was scanned. May be repeated.")],
+    results: Annotated[Path, typer.Option("--results", help="Results folder of the scan.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--inputs", help="The log that was scanned, or a folder of `watch`. May be repeated."),
+    ],
     keys: Annotated[Path, typer.Option("--keys", help="The key ring.")],
     partner: Annotated[str, typer.Option("--partner", help="For whom the bundle was made.")] = "",
     format: Format = None,
@@ -134,7 +142,8 @@ def reveal_command(
     _ready()
     names = KeyRing.read(keys).every("bundle", partner)
     how = {"format": format, "mapping": mapping, "overrides": pairs(map_)}
-    print(json.dumps(revealed(_holding(bundle), row, inputs, names, how)))
+    run = read_findings(results).run
+    print(json.dumps(revealed(_holding(bundle), row, inputs, run, names, how)))
 
 
 def verifier_command(
