@@ -55,19 +55,8 @@ def test_the_commands_do_what_the_page_says(
         assert (stop.value.code or 0, words in out.out + out.err) == (code, True)
     for row, words in (("7", "taken out"), ("9999", "there is no row")):
         with pytest.raises(SystemExit) as stop:
-            main(
-                [
-                    "evidence",
-                    "reveal",
-                    "less.zip",
-                    "--row",
-                    row,
-                    "--inputs",
-                    str(made.log),
-                    "--keys",
-                    "ring.json",
-                ]
-            )
+            call = ["--results", "results", "--inputs", str(made.log), "--keys", "ring.json"]
+            main(["evidence", "reveal", "less.zip", "--row", row, *call])
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
