@@ -54,8 +54,8 @@ def test_the_commands_do_what_the_page_says(
         out = capsys.readouterr()
         assert (stop.value.code or 0, words in out.out + out.err) == (code, True)
     for row, words in (("7", "taken out"), ("9999", "there is no row")):
+        call = ["--results", "results", "--inputs", str(made.log), "--keys", "ring.json"]
         with pytest.raises(SystemExit) as stop:
-            call = ["--results", "results", "--inputs", str(made.log), "--keys", "ring.json"]
             main(["evidence", "reveal", "less.zip", "--row", row, *call])
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
