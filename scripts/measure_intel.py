@@ -24,14 +24,14 @@ from stillwatch.arena import vocabulary as V
 from stillwatch.arena.corpora import CorporaText
 from stillwatch.arena.text import BuiltinText, TextSource, split_slots
 from stillwatch.evidence.intel.fingerprints import OWN_SHARE, Wording, fingerprint, hashes_of
-from stillwatch.schema.intel import FamilyFingerprint
+from stillwatch.schema.intel import LEAST_HITS, FamilyFingerprint
 from stillwatch.sketch import sketch_of
 from stillwatch.store.pseudonyms import Pseudonyms
 from stillwatch.views.families import Families, find_families
 
 NAMES = Pseudonyms("0a0a0a0a", "fingerprint", bytes(range(32)))
 CHANGES = ("nothing", "slots", "reordered", "reworded")
-ACCOUNTS, REQUESTS = 12, 30
+ACCOUNTS, REQUESTS = 20, 40
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,12 @@ def provider(log: Path, inserted: Sequence[tuple[str, list[str]]]) -> Provider:
 
 
 def share(print_: FamilyFingerprint, own: Sequence[Wording]) -> float:
-    """Share of a fingerprint's hashes that some wording holds."""
+    """Share of a fingerprint's hashes that some wording holds; 0 for fewer than match at all."""
     if not own:
         return 0.0
     held = hashes_of(NAMES, np.unique(np.concatenate([w.postings for w in own])))
-    return float(np.isin(np.array([int(h, 16) for h in print_.hashes], np.uint64), held).mean())
+    found = np.isin(np.array([int(h, 16) for h in print_.hashes], np.uint64), held)
+    return float(found.mean()) if found.sum() >= LEAST_HITS else 0.0
 
 
 def measure(

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from stillwatch.cli.decisions import approve_command, decisions_command, propose_command, revoke_command
+from stillwatch.cli.intel import heeded
 from stillwatch.cli.log import LogFile, LogKey, commit, ready
 from stillwatch.cli.options import (
     Appeals,
@@ -82,6 +83,16 @@ def snapshot(
     days: Annotated[
         float, typer.Option(help="Days after the log's end for which it may be used.")
     ] = VALID_DAYS,
+    intel: Annotated[
+        Path | None,
+        typer.Option(
+            "--intel", help="Store of partners' indicators: requests that fit one get a tag, no action."
+        ),
+    ] = None,
+    key_ring: Annotated[
+        Path | None,
+        typer.Option("--key-ring", help="With --intel: the ring with the keys agreed on with partners."),
+    ] = None,
     secret_file: Secrets = None,
     log: LogFile = None,
     log_key: LogKey = None,
@@ -105,6 +116,7 @@ def snapshot(
         else [],
         policy_name=name,
         valid_days=days,
+        intel=heeded(intel, key_ring),
     )
     meta, arrays = build(results, rules, secret, beside)
     save(out, meta, arrays, secret)
@@ -113,6 +125,7 @@ def snapshot(
         f"{out}: {loaded.accounts:,} accounts, {len(meta.campaigns)} campaigns, "
         f"{len(arrays['api_key_hash']):,} API keys, mode {rules.mode}, "
         f"{len(loaded.enforced)} campaigns with an order to act"
+        + (f", {len(meta.intel)} fingerprints of partners" if intel is not None else "")
     )
     commit(log, log_key, lambda: [of_snapshot(out)], f"the snapshot is in {out}")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -17,11 +19,11 @@ from stillwatch.evidence.intel import psi
 from stillwatch.evidence.intel.envelope import seal, written_key
 from stillwatch.evidence.intel.feeds import Refused
 from stillwatch.evidence.intel.fingerprints import fingerprints_of
-from stillwatch.evidence.intel.importing import Taken, intel_of, read_bytes, take_feed
+from stillwatch.evidence.intel.importing import Taken, read_bytes, take_feed
 from stillwatch.evidence.keys import read_key
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.scan import Scanned
-from stillwatch.scan.partner import WHY, Intel
+from stillwatch.scan.partner import WHY, Intel, Told
 from stillwatch.schema.errors import UsageError
 from stillwatch.schema.intel import FEED_TYPE, STIX_TYPE, FamilyFingerprint, Feed, Indicator, Tlp
 from stillwatch.schema.journal import Json
@@ -29,6 +31,7 @@ from stillwatch.store.files import write_whole
 from stillwatch.store.intel import IntelStore, utc, weighed
 from stillwatch.store.pseudonyms import KeyRing
 from stillwatch.store.results import read_findings
+from stillwatch.store.told import note_aside, told_in
 
 intel_app = typer.Typer(
     no_args_is_help=True, help="Partners' fingerprints of campaigns: taken in, compared, and made for them."
@@ -76,16 +79,26 @@ def intel_for(store: Path | None, keys: Path | None, at: str | None) -> Intel | 
         return None
     if keys is None:
         raise UsageError("--intel needs --keys: the ring with the keys agreed on with partners")
-    return intel_of(IntelStore(store).read(), KeyRing.read(keys), time_of(at))
+    return told_in(store, keys, time_of(at))[0]
 
 
-def note_aside(store: Path | None, scanned: Scanned) -> None:
-    """Keep in the store what a scan set aside: it speaks against the partner."""
-    heard = scanned.heard
-    if store is None or heard is None:
+def heeded(store: Path | None, ring: Path | None) -> Sequence[Told]:
+    """What a guard compares: without what the last scan set aside. UsageError where one goes without the other."""
+    if (store is None) != (ring is None):
+        raise UsageError("--intel and --key-ring go together")
+    return () if store is None or ring is None else told_in(store, ring)[1].told
+
+
+def keep_aside(store: Path | None, scanned: Scanned) -> None:
+    """Keep in the store what a scan set aside; say so where nothing was compared."""
+    if store is None:
         return
-    compared = [(told.partner, told.indicator) for told in heard.live]
-    IntelStore(store).note_aside(compared, [(a.partner, a.indicator, a.why) for a in heard.aside])
+    if scanned.heard is None or not scanned.heard.live:
+        print(
+            "No indicator of a partner was in force at the end of the log: none was compared.",
+            file=sys.stderr,
+        )
+    note_aside(store, scanned.heard)
 
 
 def _now(at: str | None) -> datetime:

@@ -30,7 +30,7 @@ from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
 from stillwatch.cli.evidence import evidence_app
 from stillwatch.cli.guard import guard_app
-from stillwatch.cli.intel import intel_app, intel_for, note_aside
+from stillwatch.cli.intel import intel_app, intel_for, keep_aside
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
@@ -269,7 +269,7 @@ def scan(
         intel=told,
     )
     _write(scanned, out, force)
-    note_aside(intel, scanned)
+    keep_aside(intel, scanned)
     commit(log, log_key, lambda: of_results(out), f"the results are in {out}")
     if as_json:
         groups = [

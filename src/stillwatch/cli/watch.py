@@ -87,6 +87,16 @@ def watch(
         Path | None,
         typer.Option("--secret-file", help="File with the secret; STILLWATCH_GUARD_SECRET otherwise."),
     ] = None,
+    intel: Annotated[
+        Path | None,
+        typer.Option(
+            "--intel", help="Store of partners' indicators, for the scans and as tags in the snapshot."
+        ),
+    ] = None,
+    key_ring: Annotated[
+        Path | None,
+        typer.Option("--key-ring", help="With --intel: the ring with the keys agreed on with partners."),
+    ] = None,
     log: LogFile = None,
     log_key: LogKey = None,
 ) -> None:
@@ -100,6 +110,8 @@ def watch(
         raise UsageError("--window-days must be 1 to 366")
     if not window_days <= keep_days <= 3660:
         raise UsageError("--keep-days must be at least --window-days")
+    if (intel is None) != (key_ring is None):
+        raise UsageError("--intel and --key-ring go together")
     importers = load_importers()
     if format is not None and format not in importers:
         raise UsageError(f"unknown format {format!r}", hint=f"known formats: {', '.join(sorted(importers))}")
@@ -118,6 +130,7 @@ def watch(
         "policy": policy, "accounts": accounts, "keys": keys, "decisions": decisions, "secret": secret_file,
         "sanctions": sanctions, "releases": releases, "references": references, "rules": rules,
         "appeals": appeals,
+        "intel": intel, "key_ring": key_ring,
     }  # fmt: skip
     settings = Settings(
         folder=folder,

@@ -19,10 +19,12 @@ from stillwatch.engine.holders import grouped
 from stillwatch.guard.carry import Heard, carried
 from stillwatch.guard.enforcement import allowed
 from stillwatch.guard.freed import unseen_freed, with_freed
+from stillwatch.guard.heed import heed
 from stillwatch.guard.policy import Policy, microseconds
 from stillwatch.guard.secret import Secret
 from stillwatch.guard.side import Made, api_key_arrays, rows_of, side_arrays, vouched
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Listed, Meta, Snapshot
+from stillwatch.scan.partner import Told
 from stillwatch.schema.errors import ResultError, SnapshotError, Where
 from stillwatch.schema.tables import SEPARATOR
 from stillwatch.schema.times import DAY_US
@@ -58,6 +60,8 @@ class Beside:
     """The snapshot before: campaigns that are being refused go on from it (`carry`)."""
     heard: Heard | None = None
     """What the scan's log holds of each account; wanted with `old`."""
+    intel: Sequence[Told] = ()
+    """Fingerprints of partners that requests are compared with: a tag, never an action."""
 
 
 def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = None) -> tuple[Meta, Made]:
@@ -133,6 +137,9 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
         beside.accounts, rows_of(beside.accounts, made["account_hash"], secret), len(made["account_hash"])
     )
     made |= side
+    heeded, compared = heed(beside.intel)
+    made |= compared
+    meta = msgspec.structs.replace(meta, intel=heeded)
     return msgspec.structs.replace(meta, tiers=names[0], contracts=names[1], owners=names[2]), made
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from stillwatch.campaign.record import iso
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.scan.context import Context, Finding
-from stillwatch.schema.intel import HASH_HEX
+from stillwatch.schema.intel import HASH_HEX, SHARED_LEVEL
 from stillwatch.schema.results import Evidence
 from stillwatch.sketch.keyed import KeyedHash
 from stillwatch.views.base import I64, U64
@@ -53,9 +53,10 @@ class Told:
     needed: int
     tlp: str
     confidence: int
-    from_us: int
     until_us: int
     key: KeyedHash = field(repr=False, compare=False)
+    level: int = SHARED_LEVEL
+    """Selection level of the sketch that every posting behind the hashes passes."""
 
     def plain(self) -> dict[str, object]:
         """What makes it up, for a digest: nothing secret."""
@@ -67,7 +68,6 @@ class Told:
             "needed": self.needed,
             "tlp": self.tlp,
             "confidence": self.confidence,
-            "from": self.from_us,
             "until": self.until_us,
         }
 
@@ -81,9 +81,9 @@ class Intel:
     """When it is asked which of them have expired; the end of the log if None."""
 
     def live(self, end_us: int) -> tuple[Told, ...]:
-        """Those that are in force, in an order of their own."""
+        """Those that have not expired, in an order of their own. Wording may be older than what is said of it."""
         at = end_us if self.at_us is None else self.at_us
-        found = [t for t in self.told if t.from_us <= at < t.until_us]
+        found = [t for t in self.told if at < t.until_us]
         return tuple(sorted(found, key=lambda t: (t.partner, t.indicator, t.part, t.hashes.tolist())))
 
 

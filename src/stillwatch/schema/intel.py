@@ -26,6 +26,8 @@ texts but the longest keep them, and few of them overlap, so that one that is gu
 LEAST_ACCOUNTS, LEAST_ENTITIES = 5, 2
 LEAST_SHARE, LEAST_HITS = 0.2, 3
 """Share of a fingerprint, and number of its hashes, below which nothing matches, whatever `least` says."""
+HASHED_AFTER = b"fingerprint\0posting\0"
+"""What stands before a posting (8 bytes, little-endian) in the HMAC: purpose of the key, and kind."""
 PROPERTY = "fingerprints"
 """Name of the property in a STIX extension."""
 FEED_TYPE = "application/vnd.stillwatch.intel+json"
@@ -53,6 +55,8 @@ class FamilyFingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     entities: int
     """Different holders that nothing known ties to each other, at least 2; rounded down to 2, 5, 10, ..."""
     capabilities: list[str]
+    level: int = SHARED_LEVEL
+    """Every posting behind the hashes is one that the sketch keeps at this selection level, or a higher one."""
 
     def needed(self) -> int:
         """How many of the hashes wording must hold to match."""

@@ -87,7 +87,7 @@ class Weighed(msgspec.Struct, frozen=True, kw_only=True):
     disputed: list[str]
     """Partners that revoked the indicator, or give it less confidence."""
     state: str
-    """`valid`, `revoked`, `expired`, `early`, `disputed` (another partner revoked it), `unsure`."""
+    """`valid`, `revoked`, `expired`, `disputed` (another partner revoked it), `unsure`."""
     usable: bool
     """Whether a scan may compare it while it is in force."""
 
@@ -111,8 +111,6 @@ def weighed(holding: Holding, at: datetime) -> list[Weighed]:
             state = "revoked"
         elif at >= mine.valid_until:
             state = "expired"
-        elif at < mine.valid_from:
-            state = "early"
         else:
             state = "valid" if usable else "disputed" if withdrawn else "unsure"
         out.append(

@@ -25,6 +25,7 @@ from stillwatch.schema.intel import (
     LEAST_SHARE,
     MOST_HASHES,
     PROPERTY,
+    SHARED_LEVEL,
     STIX_TYPE,
     FamilyFingerprint,
     Feed,
@@ -264,6 +265,8 @@ def _fingerprint_faults(found: FamilyFingerprint) -> Iterator[str]:
         yield "has hashes that are none, doubled or not in order"
     if not LEAST_SHARE <= found.least <= 1:
         yield f"would match by less than {LEAST_SHARE:.0%} of its hashes"
+    if not 0 <= found.level <= SHARED_LEVEL:
+        yield "names a selection level that is none"
     if (
         not LEAST_ACCOUNTS <= found.accounts < 1 << 40
         or not LEAST_ENTITIES <= found.entities <= found.accounts

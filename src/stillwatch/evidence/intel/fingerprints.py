@@ -27,15 +27,17 @@ from stillwatch.schema.intel import (
     FamilyFingerprint,
     rounded_down,
 )
-from stillwatch.sketch.keyed import KeyedHash
 from stillwatch.store.pseudonyms import Pseudonyms
 from stillwatch.store.results import read_findings, read_results, read_scoring
+from stillwatch.store.told import keyed
 from stillwatch.views.families import selection_level
 
 LEAST = 0.25
 """Share of the hashes that wording must hold; docs/intel.md has what other shares find and confuse, measured."""
 TEMPLATE_SHARE = 0.6
 """Families with fewer holders than this share of the fullest are what stood in the slots: they only fill up."""
+SIZES = (LEAST_HASHES, 12, 16, 24, 32, 48, MOST_HASHES)
+"""Hashes of a fingerprint: else their number would join the fingerprints that two partners have of one campaign."""
 OWN_SHARE = 0.5
 """Of a family's holders that must be the campaign's members."""
 TYING = ("payment", "device")
@@ -55,11 +57,6 @@ class Wording:
     holders: I64
     """Members that hold it."""
     capabilities: list[str]
-
-
-def keyed(names: Pseudonyms) -> KeyedHash:
-    """Compiled `names.digest("posting", 8 bytes, little-endian)`."""
-    return KeyedHash(names.secret, names.prefix("posting"))
 
 
 def hashes_of(names: Pseudonyms, postings: U64) -> U64:
@@ -118,18 +115,21 @@ def fingerprint(
     posting, held = posting[level >= enough[0]], held[level >= enough[0]]
     short = hashes_of(names, posting)
     # Among equals the key decides, so that two partners get different parts of a large wording.
-    chosen = np.unique(short[np.lexsort((short, -held))[:MOST_HASHES]])
-    if len(chosen) < LEAST_HASHES:
+    ranked = list(dict.fromkeys(short[np.lexsort((short, -held))].tolist()))
+    size = max((size for size in SIZES if size <= len(ranked)), default=0)
+    if not size:
         return None
+    chosen = sorted(ranked[:size])
     holders = np.unique(np.concatenate([w.holders for w in fit]))
     return FamilyFingerprint(
         key_id=names.key_id,
         part=fit[0].part,
-        hashes=[f"{value:0{HASH_HEX}x}" for value in chosen.tolist()],
+        hashes=[f"{value:0{HASH_HEX}x}" for value in chosen],
         least=LEAST,
         accounts=rounded_down(len(holders)),
         entities=rounded_down(len(np.unique(entity[holders]))),
         capabilities=sorted({name for w in fit for name in w.capabilities}),
+        level=enough[0],
     )
 
 

@@ -1,4 +1,4 @@
-"""A signed feed into the store: what is new is kept, the rest is told with its reason; and what a scan gets of it."""
+"""A signed feed into the store: what is new is kept, the rest is told with its reason."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from stillwatch.evidence.intel.envelope import MOST_BYTES, unseal
 from stillwatch.evidence.intel.feeds import SLACK, Refused, read_feed, untimely
-from stillwatch.evidence.intel.fingerprints import keyed
-from stillwatch.scan.partner import Intel, Told
 from stillwatch.schema.errors import FormatError, InputError, Where
 from stillwatch.schema.intel import Indicator, Tlp
 from stillwatch.schema.journal import Json
 from stillwatch.store.events import Event
-from stillwatch.store.intel import MOST_KEPT, Holding, IntelStore, Kept, weighed
+from stillwatch.store.intel import MOST_KEPT, IntelStore, Kept
 from stillwatch.store.pseudonyms import KeyRing
 
 
@@ -141,43 +137,3 @@ def _why_not(
     if new.modified == old.modified and new != old:
         return "differs from the version of the same time that is kept"
     return "was revoked before: that is for good" if old.revoked and not new.revoked else None
-
-
-def intel_of(holding: Holding, ring: KeyRing, at: datetime | None = None) -> Intel:
-    """What a scan compares: usable indicators, each with the key that was agreed on with its partner.
-
-    `at`: when it is asked which have expired; the end of the scan's log if None. What was made under a key that was
-    destroyed meanwhile is left out.
-    """
-    keys = {
-        (partner.name, names.key_id): keyed(names)
-        for partner in holding.partners
-        for names in ring.every("fingerprint", partner.name)
-    }
-    told = []
-    for found in weighed(holding, datetime(1970, 1, 1, tzinfo=UTC)):
-        if not found.usable:
-            continue
-        indicator = found.kept.indicator
-        for fingerprint in indicator.fingerprints:
-            key = keys.get((found.kept.partner, fingerprint.key_id))
-            if key is not None:
-                told.append(
-                    Told(
-                        found.kept.partner,
-                        indicator.id,
-                        fingerprint.part,
-                        np.array([int(h, 16) for h in fingerprint.hashes], np.uint64),
-                        fingerprint.needed(),
-                        indicator.tlp,
-                        found.confidence,
-                        _us(indicator.valid_from),
-                        _us(indicator.valid_until),
-                        key,
-                    )
-                )
-    return Intel(tuple(told), None if at is None else _us(at))
-
-
-def _us(when: datetime) -> int:
-    return int((when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 1_000_000

@@ -29,11 +29,13 @@ from stillwatch.ingest import read_side
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.report.html import render
 from stillwatch.scan import Options, scan
+from stillwatch.scan.partner import Intel
 from stillwatch.schema.errors import SnapshotError, StillwatchError, UsageError
 from stillwatch.sketch import default_rules, load_rules
 from stillwatch.store.appeals import freed_by, head_of, read_appeals
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.results import read_earlier, results_of, write_results
+from stillwatch.store.told import note_aside, told_in
 
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,9 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
     references: str | None = None
     rules: str | None = None
     appeals: str | None = None
+    intel: str | None = None
+    """Store of partners' indicators; with `key_ring`."""
+    key_ring: str | None = None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,9 +137,12 @@ def run(job: Job) -> Outcome:
             rules=default_rules() if files.rules is None else load_rules(Path(files.rules)),
             freed=None if files.appeals is None else Freed(head_of(appeals), frozenset(freed_by(appeals))),
             earlier=None if job.earlier is None else read_earlier(Path(job.earlier)),
+            intel=_told(files)[0],
         )
         found = results_of(scanned)
         write_results(results, replace(found, report_html=render(found)), force=True)
+        if files.intel is not None:
+            note_aside(Path(files.intel), scanned.heard)
     scan_s = time.monotonic() - began
     began = time.monotonic()
     meta, arrays = build(
@@ -151,6 +159,7 @@ def run(job: Job) -> Outcome:
             valid_days=job.valid_days,
             old=old,
             heard=None if old is None else heard_in(job.logs, secret),
+            intel=_told(files)[1].told,
         ),
     )
     save(snapshot, meta, arrays, secret)
@@ -187,6 +196,13 @@ def _old(path: Path, secret: Secret, files: Files) -> tuple[Snapshot | None, str
             None,
             f"the snapshot before could not be read: campaigns that are refused do not go on ({error.what})",
         )
+
+
+def _told(files: Files) -> tuple[Intel, Intel]:
+    """What partners say, for the scan and for the guard."""
+    if files.intel is None or files.key_ring is None:
+        return Intel(), Intel()
+    return told_in(Path(files.intel), Path(files.key_ring))
 
 
 def _accounts(path: str | None) -> pa.Table | None:
