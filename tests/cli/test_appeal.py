@@ -163,7 +163,6 @@ def test_what_cannot_be_done_is_said(run: Run, desk: Path, scanned: tuple[Path, 
         (member, ["--outcome", "maybe"], 2, "upheld or reversed"),
         (member, ["--reason-code", "because"], 2, "no reason for 'reversed'"),
         (cleared, [], 2, "in no campaign"),
-        ("nobody", [], 2, "in no campaign"),
         (member, ["--log", desk / "none", "--log-key", desk / "anna.pem"], 5, "log init"),
         (member, ["--received", "2026-03-02", "--at", "2026-03-01"], 5, "before it came in"),
     ):
