@@ -14,12 +14,14 @@ from stillwatch.cli.options import Format, Mapping, Overrides, pairs
 from stillwatch.evidence.bundle import archive
 from stillwatch.evidence.bundle.build import Source, build, verifier
 from stillwatch.evidence.bundle.redact import redacted
+from stillwatch.evidence.bundle.reveal import revealed
 from stillwatch.evidence.bundle.verify import Broken, check, report
 from stillwatch.evidence.keys import read_key
 from stillwatch.schema.errors import BundleError, UsageError, Where
 from stillwatch.store.decisions import ed25519_module
 from stillwatch.store.files import write_whole
 from stillwatch.store.pseudonyms import KeyRing
+from stillwatch.store.results import read_findings
 
 Bundle = Annotated[Path, typer.Argument(help="A bundle.")]
 Out = Annotated[Path, typer.Option("--out", help="The new bundle; it must not exist.")]
@@ -28,7 +30,10 @@ Out = Annotated[Path, typer.Option("--out", help="The new bundle; it must not ex
 def build_command(
     campaign: Annotated[str, typer.Argument(help="A campaign's id (g-...).")],
     results: Annotated[Path, typer.Option("--results", help="Results folder of the scan.")],
-    inputs: Annotated[list[str], typer.Option("--inputs", help="The log that was scanned. May be repeated.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--inputs", help="The log that was scanned, or a folder of `watch`. May be repeated."),
+    ],
     log: Annotated[Path, typer.Option("--log", help="The transparency log that the scan was committed to.")],
     keys: Annotated[Path, typer.Option("--keys", help="The key ring (`stillwatch keys init`).")],
     key: Annotated[Path, typer.Option("--key", help="The private ed25519 key (PEM) that signs the bundle.")],
@@ -92,11 +97,14 @@ def verify_command(
     noted: Annotated[
         list[str] | None, typer.Option("--noted", help="A checkpoint that you noted. May be repeated.")
     ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", help="A row that was revealed to you. May be repeated.")
+    ] = None,
 ) -> None:
     """Check a bundle as its verify.py does; exit code 5 and the first thing that does not hold where not."""
     _ready()
     try:
-        print("\n".join(report(bundle, signer, vkey, noted or [])))
+        print("\n".join(report(bundle, signer, vkey, noted or [], row or [])))
     except Broken as error:
         raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
 
@@ -111,15 +119,31 @@ def redact_command(
     """Take rows out of a bundle; their hashes stay, and all proofs hold."""
     _ready()
     archive.refuse_existing(out)
-    files = archive.read(bundle)
-    try:
-        check(files)
-        less = redacted(files, row)
-        shown = check(less)[0]
-    except Broken as error:
-        raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
+    less = redacted(_holding(bundle), row)
     archive.write(out, less)
-    print(f"{out}: {shown['rows']}")
+    print(f"{out}: {check(less)[0]['rows']}")
+
+
+def reveal_command(
+    bundle: Bundle,
+    row: Annotated[int, typer.Option("--row", help="Number of a row of rows.jsonl, from 0.")],
+    results: Annotated[Path, typer.Option("--results", help="Results folder of the scan.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--inputs", help="The log that was scanned, or a folder of `watch`. May be repeated."),
+    ],
+    keys: Annotated[Path, typer.Option("--keys", help="The key ring.")],
+    partner: Annotated[str, typer.Option("--partner", help="For whom the bundle was made.")] = "",
+    format: Format = None,
+    mapping: Mapping = None,
+    map_: Overrides = None,
+) -> None:
+    """Print one row of a bundle as the log has it, with its prompt and account, and the salt that proves it."""
+    _ready()
+    names = KeyRing.read(keys).every("bundle", partner)
+    how = {"format": format, "mapping": mapping, "overrides": pairs(map_)}
+    run = read_findings(results).run
+    print(json.dumps(revealed(_holding(bundle), row, inputs, run, names, how)))
 
 
 def verifier_command(
@@ -133,6 +157,16 @@ def verifier_command(
         archive.refuse_existing(out)
         write_whole(out, [data], "the verifier")
     print(f"{hashlib.sha256(data).hexdigest()}  {'verify.py' if out is None else out}")
+
+
+def _holding(bundle: Path) -> dict[str, bytes]:
+    """The files of a bundle that holds. InputError where it is no archive of ours, BundleError where it does not."""
+    files = archive.read(bundle)
+    try:
+        check(files)
+    except Broken as error:
+        raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
+    return files
 
 
 def _ready() -> None:

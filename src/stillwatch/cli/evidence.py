@@ -10,7 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from stillwatch.cli.bundle import build_command, redact_command, verifier_command, verify_command
+from stillwatch.cli.bundle import (
+    build_command,
+    redact_command,
+    reveal_command,
+    verifier_command,
+    verify_command,
+)
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.options import Appeals, AsJson, Format, Overrides, SideTable, pairs
 from stillwatch.cli.options import Mapping as MappingFile
@@ -38,6 +44,7 @@ evidence_app = typer.Typer(no_args_is_help=True, help="What others can check of 
 evidence_app.command("build")(build_command)
 evidence_app.command("verify")(verify_command)
 evidence_app.command("redact")(redact_command)
+evidence_app.command("reveal")(reveal_command)
 evidence_app.command("verifier")(verifier_command)
 
 

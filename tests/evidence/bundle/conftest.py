@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,16 +71,41 @@ def committed(folder: Path, results: Path, campaign: str) -> tuple[Path, Path, P
 
 
 @pytest.fixture(scope="session")
-def made(scanned: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(scanned: tuple[Path, Path]) -> Made:
+    """Built once for all processes of a run. Not to be written to."""
     log, results = scanned
-    folder = tmp_path_factory.mktemp("bundle")
+    folder = log.parent.with_name("bundled")
     groups = [g for g in read_results(results).findings.groups if g.verdict == "campaign"]
     campaigns = [g.id for g in sorted(groups, key=lambda g: -g.exchanges)]
-    audit, decisions, noted = committed(folder, results, campaigns[0])
-    source = Source(results, [str(log)], audit, decisions=decisions, noted=[noted])
-    names = KeyRing.create(folder / "ring.json").agree("bundle", "", b"a bundle's key of 32 bytes here.")
-    files = {name: build(name, source, names, SIGNER, AT) for name in (campaigns[0], campaigns[-1])}
-    return Made(log, results, source, names, noted.read_text(), campaigns, files)
+    with folder.with_name("bundled.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            making = folder.with_name("bundled.making")
+            making.mkdir()
+            audit, decisions, noted = committed(making, results, campaigns[0])
+            names = KeyRing.create(making / "ring.json").agree(
+                "bundle", "", b"a bundle's key of 32 bytes here."
+            )
+            source = Source(results, [str(log)], audit, decisions=decisions, noted=[noted])
+            for name in (campaigns[0], campaigns[-1]):
+                archive.write(making / f"{name}.zip", build(name, source, names, SIGNER, AT))
+            making.rename(folder)
+    source = Source(
+        results,
+        [str(log)],
+        folder / "audit.log",
+        decisions=folder / "decisions.jsonl",
+        noted=[folder / "noted.txt"],
+    )
+    return Made(
+        log,
+        results,
+        source,
+        KeyRing.read(folder / "ring.json").names("bundle"),
+        (folder / "noted.txt").read_text(),
+        campaigns,
+        {name: archive.read(folder / f"{name}.zip") for name in (campaigns[0], campaigns[-1])},
+    )
 
 
 def signed_again(files: Files, key: Key = SIGNER, change: Callable[[Any], None] | None = None) -> Files:

@@ -35,12 +35,30 @@ def test_the_commands_do_what_the_page_says(
         out = capsys.readouterr()
         assert not stop.value.code, (command, out.err)
         said[words[1]] = out.out
-    assert set(said) == {"init", "take", "build", "verify", "redact", "verifier"}
+    assert set(said) == {"init", "take", "build", "verify", "redact", "reveal", "verifier"}
     shown = [line.split() for line in PAGE.split("```")[3].strip().splitlines()]
     printed = [line.split() for line in said["verify"].splitlines()]
     assert [line[:2] for line in shown if line[:1] == ["holds"]] == [["holds", step] for step in STEPS]
     assert [line[:2] for line in printed if line[:1] == ["holds"]] == [["holds", step] for step in STEPS]
     assert "2 were taken out" in said["redact"]
+    (tmp_path / "row.json").write_text(said["reveal"])
+    (tmp_path / "other.json").write_text(said["reveal"].replace('"model": "', '"model": "x'))
+    for bundle, row, code, words in (
+        ("case.zip", "row.json", 0, "row 3 was revealed, and is the one"),
+        ("less.zip", "row.json", 0, "row 3 was revealed, and is the one"),
+        ("case.zip", "other.json", 5, "is not the one that was committed to"),
+        ("case.zip", "sign.pem", 5, "the revealed row is no JSON"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["evidence", "verify", bundle, "--row", row])
+        out = capsys.readouterr()
+        assert (stop.value.code or 0, words in out.out + out.err) == (code, True)
+    for row, words in (("7", "taken out"), ("9999", "there is no row")):
+        call = ["--results", "results", "--inputs", str(made.log), "--keys", "ring.json"]
+        with pytest.raises(SystemExit) as stop:
+            main(["evidence", "reveal", "less.zip", "--row", row, *call])
+        assert stop.value.code == 2
+        assert words in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main(["evidence", "verify", "results/findings.json"])
     assert stop.value.code == 5

@@ -12,6 +12,8 @@ from typing import Any
 from stillwatch.detect.explain import BENCHMARK_SHARE, CLASSROOM_SITE, WEB_SHARE
 from stillwatch.scan.verdict import ENTITY_SHARE, HIDDEN_SHARE
 
+RULES = "follows from the rules for verdicts; computed again by replay, where the log is"
+WORD = "stated by the operator"
 NO, PART, OPEN = "does not explain it", "in part", "not tested"
 Number = Callable[..., dict[str, Any]]
 Said = Callable[..., dict[str, Any]]
@@ -34,12 +36,13 @@ def alternatives(number: Number, docs: Mapping[str, Any], said: Said) -> list[di
         numbers: Sequence[Mapping[str, Any]] = (),
         tag: str = "observed",
         signal: str | None = None,
+        rests_on: str = RULES,
     ) -> None:
         side = "for" if outcome == NO else "against"
         quotes = (
             [f"finding.json#/group/counter_evidence/{against[signal][0]}/text"] if signal in against else []
         )
-        out.append({"name": name, "outcome": outcome, **said(tag, text, numbers, side, quotes)})
+        out.append({"name": name, "outcome": outcome, **said(tag, text, numbers, side, quotes, rests_on)})
 
     at, claim = claims["coordinated"]
     p = [number(n, f"finding.json#/group/claims/{at}/{n}") for n in ("p", "q") if claim[n] is not None]
@@ -58,9 +61,9 @@ def alternatives(number: Number, docs: Mapping[str, Any], said: Said) -> list[di
         [owners],
     )  # fmt: skip
     text = "The operator lists no contract that permits it for all of the accounts; such a group is cleared."
-    add("Permitted by contract", NO, text)
+    add("Permitted by contract", NO, text, rests_on=WORD)
     text = "Behind a registered gateway each verified end user is judged apart, and the gateway for none of them."
-    add("A registered gateway that resells access", NO, text)
+    add("A registered gateway that resells access", NO, text, rests_on=WORD)
     at, claim = claims["one_director"]
     share = 1 - claim["statistic"] if claim["statistic"] is not None else None
     if share is not None and "does not say enough" not in claim["text"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from stillwatch.evidence.bundle.readme import readme
 from stillwatch.evidence.bundle.statement import envelope, signer_name, statement
 from stillwatch.evidence.bundle.vectors import vectors
 from stillwatch.evidence.bundle.verify import Broken, check
+from stillwatch.evidence.inputs import sources_of
 from stillwatch.evidence.keys import Key
 from stillwatch.ingest import open_log
 from stillwatch.schema.errors import ResultError, UsageError, Where
@@ -77,12 +79,16 @@ def build(
     run = results.findings.run
     # Of a gateway's account that stands for its users, no row is shown unless the scoring tells whose.
     principals = pa.array(sorted({principal for principal, _ in named}), pa.string())
-    with open_log(source.inputs, columns=rw.PASSING, **source.how) as log:
-        rw.check_inputs(log, run.inputs)
-        states = rw.passed(log, principals)
-    with open_log(source.inputs, **source.how) as log:
-        places = rw.check_inputs(log, run.inputs)
-        chosen = rw.choose(log, places, run.inputs, principals, states, scoring, own, names)
+    with tempfile.TemporaryDirectory(prefix="stillwatch-") as scratch:
+        # Of a folder of `watch`, the partitions that the scan read.
+        read = sources_of(source.inputs, run, Path(scratch))
+        how = {**source.how, "format": source.how.get("format") or read.format}
+        with open_log(read.paths, columns=rw.PASSING, **how) as log:
+            rw.check_inputs(log, run.inputs)
+            states = rw.passed(log, principals)
+        with open_log(read.paths, **how) as log:
+            places = rw.check_inputs(log, run.inputs)
+            chosen = rw.choose(log, places, run.inputs, principals, states, scoring, own, names)
     docs: dict[str, Any] = {
         "accounts.json": accounts(named, members, names),
         "counts.json": counts(scoring, campaign, members, names),
@@ -198,6 +204,7 @@ def _run(run: Run) -> dict[str, Any]:
         ],
         "sight": [{"detector": s.detector, "state": s.state, "reason": s.reason} for s in run.sight],
         "tables": [{"name": table.name, "rows": table.rows, "sha256": table.digest} for table in run.tables],
+        "side": [{"name": table.name, "rows": table.rows, "sha256": table.digest} for table in run.side],
         "releases": [{"ts": event.ts, "text": event.text} for event in run.releases],
     }
 

@@ -73,10 +73,10 @@ class Numbers:
 
 
 def checked(numbers: Sequence[Mapping[str, Any]], quotes: Sequence[str]) -> str:
-    """Who can check the weakest of what a statement rests on."""
+    """Who can check the weakest of what a statement rests on; empty if that is nothing in the bundle."""
     places = [number["from"] for number in numbers] or list(quotes)
     if not places:
-        return "stated by the operator"
+        return ""
     if all(
         place.endswith(("/p", "/q")) or place.startswith(("vectors.json", "accounts.json"))
         for place in places
@@ -91,15 +91,16 @@ def said(
     numbers: Sequence[Mapping[str, Any]] = (),
     side: str = "for",
     quotes: Sequence[str] = (),
+    rests_on: str = "stated by the operator",
 ) -> Statement:
-    """One statement. `quotes`: where sentences in it stand word for word."""
+    """One statement. `quotes`: where sentences in it stand word for word. `rests_on`: if on no number or quote."""
     return {
         "tag": tag,
         "text": text,
         "numbers": list(numbers),
         "quotes": list(quotes),
         "side": side,
-        "checked": checked(numbers, quotes),
+        "checked": checked(numbers, quotes) or rests_on,
     }
 
 
@@ -215,16 +216,10 @@ def _capabilities(out: list[Statement], group: Mapping[str, Any]) -> None:
 
 
 def _timeline(out: list[Statement], group: Mapping[str, Any]) -> None:
-    for event in group["timeline"]:
+    for at, event in enumerate(group["timeline"]):
         if event["kind"] == "release":
-            out.append(
-                said(
-                    "observed",
-                    f"{event['text'].rstrip('.')} on {event['ts'][:10]}, while the campaign was active.",
-                    (),
-                    "context",
-                )
-            )
+            text = f"{event['text']} It was on {event['ts'][:10]}, while the campaign was active."
+            out.append(said("observed", text, (), "context", [f"finding.json#/group/timeline/{at}/text"]))
     if not any(event["kind"] == "release" for event in group["timeline"]):
         out.append(
             said(

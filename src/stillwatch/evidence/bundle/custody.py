@@ -13,9 +13,9 @@ def custody(rows: int, eligible: int, inputs: int) -> list[dict[str, Any]]:
     """Steps in their order: what is linked to what, how, and who can check it."""
     return [
         {
-            "from": "a row of the log", "to": "its commitment in rows.jsonl (`raw`)", "who": THERE,
-            "how": "SHA-256 over a salt that only the key ring can make again, and the whole row. The operator can "
-            "show a single row with its salt to a court; the others stay closed.",
+            "from": "a row of the log", "to": "its commitment in rows.jsonl (`raw`)", "who": AGAIN,
+            "how": "SHA-256 over a salt that only the key ring can make again, and the whole row. `stillwatch "
+            "evidence reveal` shows a single row with its salt, to a court; the others stay closed.",
         },
         {
             "from": "the commitments", "to": "the signed statement", "who": ALONE,

@@ -248,10 +248,15 @@ def commitment(plain: Mapping[str, Any], place: bytes, names: Pseudonyms) -> str
 
     Without the salt a guessed row cannot be tested. Whoever is shown the salt and the row can check it.
     """
+    return raw_of(plain, place, names)[2]
+
+
+def raw_of(plain: Mapping[str, Any], place: bytes, names: Pseudonyms) -> tuple[bytes, dict[str, Any], str]:
+    """(salt, the row as plain JSON, `commitment` of both). `place`: the input's digest, a colon, the row's number."""
     raw = {name: _json(plain[name]) for name in _RAW if plain.get(name) is not None}
-    text = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
     salt = names.digest("raw_salt", place)
-    return hashlib.sha256(salt + text.encode("utf-8", "surrogatepass")).hexdigest()
+    return salt, raw, hashlib.sha256(salt + text.encode()).hexdigest()
 
 
 def _json(value: Any) -> Any:

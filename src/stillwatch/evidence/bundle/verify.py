@@ -10,6 +10,7 @@ its SHA-256, which it prints, with the published one.
 --signer  who has to have signed the bundle: ed25519:BASE64, or a file with that or with a PEM public key
 --vkey    the transparency log's key, NAME+ID+KEY, or a file with it
 --noted   a checkpoint of the log that you noted earlier: the log must go on from it
+--row     a row that the operator has revealed to you, as a file: it must be the one that was committed to
 """
 
 from __future__ import annotations
@@ -965,10 +966,28 @@ def told(given: str) -> str:
         return file.read(1 << 16)
 
 
-def report(path: Path, signer: str | None, vkey: str | None, noted: list[str]) -> list[str]:
+def opened(files: dict[str, bytes], text: str) -> str:
+    """Whether a row that was revealed is the one that the bundle commits to."""
+    try:
+        told = parse(text, "the revealed row")
+        row = parse(files["rows.jsonl"].split(b"\n")[told["row"]], "a row")["row"]
+        raw = json.dumps(told["raw"], sort_keys=True, separators=(",", ":"))
+        found = sha256(bytes.fromhex(told["salt"]) + raw.encode())
+    except MISSHAPEN as error:
+        raise Broken("the revealed row cannot be read, or was taken out of the bundle") from error
+    need(found == row["raw"], "the revealed row is not the one that was committed to")
+    return f"row {told['row']} was revealed, and is the one that was committed to"
+
+
+def report(
+    path: Path, signer: str | None, vkey: str | None, noted: list[str], rows: list[str] | None = None
+) -> list[str]:
     """Lines for a person. Broken at the first thing that does not hold."""
     keys = [None if given is None else told(given) for given in (signer, vkey)]
-    shown, left = check(unpack(path), keys[0], keys[1], tuple(told(text) for text in noted))
+    files = unpack(path)
+    shown, left = check(files, keys[0], keys[1], tuple(told(text) for text in noted))
+    for number, row in enumerate(rows or []):
+        shown[f"row {number + 1}"] = opened(files, told(row))
     return [
         *(f"  holds  {step:<10} {text}" for step, text in shown.items()),
         "",
@@ -993,6 +1012,7 @@ def main(args: list[str]) -> int:
     asked.add_argument(
         "--noted", action="append", default=[], help="a checkpoint that you noted; may be repeated"
     )
+    asked.add_argument("--row", action="append", default=[], help="a row that was revealed; may be repeated")
     given = asked.parse_args(args)
     try:
         import cryptography  # noqa: F401
@@ -1002,7 +1022,7 @@ def main(args: list[str]) -> int:
     try:
         own = sha256(Path(__file__).read_bytes())
         print(f"verify.py, SHA-256 {own}: compare it with the published one")
-        print("\n".join(report(given.bundle, given.signer, given.vkey, given.noted)))
+        print("\n".join(report(given.bundle, given.signer, given.vkey, given.noted, given.row)))
     except Broken as error:
         print(f"DOES NOT HOLD: {ascii(str(error))[1:-1]}", file=sys.stderr)
         return 1
