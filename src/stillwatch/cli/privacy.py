@@ -76,7 +76,7 @@ def forget(
     log: LogFile = None,
     log_key: LogKey = None,
 ) -> None:
-    """Take one account out of results, tables and partitions; the transparency log goes on to verify.
+    """Take one account out of results, tables, partitions and appeals; the transparency log goes on to verify.
 
     Stop `watch` first. A snapshot is made anew by the next scan or `guard snapshot`; logs from which rows came
     are yours to clean.
