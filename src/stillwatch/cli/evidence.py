@@ -18,7 +18,7 @@ from stillwatch.cli.bundle import (
     verify_command,
 )
 from stillwatch.cli.interrupt import Interrupts
-from stillwatch.cli.options import AsJson, Format, Logs, Overrides, SideTable, pairs
+from stillwatch.cli.options import AsJson, Format, Overrides, SideTable, pairs
 from stillwatch.cli.options import Mapping as MappingFile
 from stillwatch.evidence.inputs import (
     Sources,
@@ -51,7 +51,7 @@ evidence_app.command("verifier")(verifier_command)
 @evidence_app.command("replay")
 def replay(
     results: Annotated[Path, typer.Argument(help="Results folder of a scan.")],
-    logs: Logs,
+    logs: Annotated[list[str], typer.Argument(help="What the scan was given; or the folder of `watch`.")],
     format: Format = None,
     mapping: MappingFile = None,
     map_: Overrides = None,
