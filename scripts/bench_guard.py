@@ -50,6 +50,7 @@ def make(path: Path, accounts: int) -> None:
     import pyarrow as pa
 
     from stillwatch.guard import Secret
+    from stillwatch.guard.heed import heed
     from stillwatch.guard.policy import SHADOW
     from stillwatch.guard.snapshot import VARIANTS, Listed, Meta, save
     from stillwatch.sketch import sketch_text
@@ -141,6 +142,7 @@ def make(path: Path, accounts: int) -> None:
         "stream_campaign": np.arange(CAMPAIGNS, dtype=np.int16),
         "api_key_hash": np.sort(rng.integers(1, 2**64, accounts, np.uint64)),
         "api_key_account": hashes,
+        **heed(())[1],
         "exit_first": np.zeros(0, np.int64),
         "exit_last": np.zeros(0, np.int64),
     }

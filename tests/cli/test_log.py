@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from stillwatch.cli import main
 from stillwatch.evidence.read import entries
-from stillwatch.store.decisions import read_decisions
+from stillwatch.store.decisions import Order, Signer, propose, read_decisions
 from stillwatch.store.results import results_digest
 
 Run = Callable[..., tuple[int, str, str]]
@@ -214,3 +216,58 @@ def test_verify_says_what_was_proved_and_where_it_fails(run: Run, log: Path, tmp
     assert "entry 1 does not hold: its payload" in said
     assert run("log", "verify", log, "--vkey", "nonsense")[0] == 3
     assert run("log", "verify", tmp_path / "p")[0] == 5
+
+
+def test_tables_snapshots_and_what_ran_out_are_committed(
+    run: Run, log: Path, scanned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLWATCH_GUARD_SECRET", "x" * 32)
+    few, tables = tmp_path / "few.jsonl", tmp_path / "tables"
+    row = '{"exchange_id": "e%d", "ts": "2026-01-01T00:00:00Z", "account_id": "a%d", "model": "m", "prompt": "hi"}\n'
+    few.write_text(row % (1, 1) + row % (2, 2) + "{}\n")
+    assert run("ingest", few, "--out", tables, *with_log(log))[0] == 0
+    assert run("sketch", few, "--out", tmp_path / "sketched", *with_log(log))[0] == 0
+    snapshot = tmp_path / "snapshot"
+    assert run("guard", "snapshot", scanned[1], "--out", snapshot, *with_log(log))[0] == 0
+    told = [(entry.kind, json.loads(entry.payload or b"")) for entry in entries(log)][1:]
+    assert [kind for kind, _ in told] == ["partition", "partition", "snapshot"]
+    data = (tables / "exchanges.parquet").read_bytes()
+    assert told[0][1] == {"file": "exchanges.parquet", "rows": 2, "sha256": hashlib.sha256(data).hexdigest()}
+    made = told[2][1]
+    assert made["sha256"] == hashlib.sha256(snapshot.read_bytes()).hexdigest()
+    assert made["results"] == results_digest(scanned[1])
+    groups = json.loads((scanned[1] / "findings.json").read_text())["groups"]
+    assert sorted(made["campaigns"]) == sorted(g["id"] for g in groups if g["verdict"] == "campaign")
+    # Whoever could not commit then does it later, once.
+    for source in (tables, tmp_path / "sketched", snapshot):
+        assert (
+            run("log", "take", log, source, "--key", log.with_name("log.pem"))[1]
+            == "0 events added, 1 were there\n"
+        )
+    (tmp_path / "half").write_bytes(snapshot.read_bytes()[:-9])
+    assert run("log", "take", log, tmp_path / "half", "--key", log.with_name("log.pem"))[0] == 5
+    # A decision that ran out.
+    decisions, at = tmp_path / "decisions", datetime(2026, 1, 1, tzinfo=UTC)
+    order = Order(campaign="g-1", action="block", policy="0" * 64, expires=at + timedelta(days=1), at=at)
+    propose(decisions, order, Signer(Ed25519PrivateKey.from_private_bytes(bytes(32))))
+    assert run("guard", "decisions", "--decisions", decisions, *with_log(log))[0] == 0
+    assert kinds(log)[4:] == ["decision", "expiry"]
+    # Without a log nothing is needed that the extra has.
+    assert run("guard", "decisions", "--decisions", tmp_path / "none")[0] == 0
+
+
+def test_the_key_is_changed_at_a_terminal(run: Run, log: Path, tmp_path: Path) -> None:
+    old, new = log.with_name("log.pem"), tmp_path / "new.pem"
+    assert run("log", "rotate", log, "--key", old, "--new-key", old)[0] == 2
+    code, said, _ = run("log", "rotate", log, "--key", old, "--new-key", new, "--make")
+    assert code == 0
+    assert "destroy it" in said
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    code, shown, _ = run("log", "verify", log, "--vkey", tmp_path / "vkey")
+    assert code == 0
+    assert "1 change of the key" in shown
+    assert (tmp_path / "vkey").read_text().strip() in shown
+    assert said.split("The new one: ")[1].strip() in shown
+    code, _, said = run("log", "rotate", log, "--key", old, "--new-key", tmp_path / "more.pem", "--make")
+    assert (code, "was changed" in said) == (3, True)
+    assert not (tmp_path / "more.pem").exists()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stillwatch.cli import main
-from stillwatch.evidence.database import FIRST, REMOVED
-from stillwatch.store.events import KINDS
+from stillwatch.evidence.database import KEPT
+from stillwatch.store.events import APPEALS, KINDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text()
 
@@ -40,4 +40,5 @@ def test_the_commands_do_what_the_page_says(
 def test_the_page_names_every_kind() -> None:
     table = PAGE.split("| kind | payload |")[1].split("\n\n")[0]
     named = set(re.findall(r"`([a-z_]+)`", "".join(row.split("|")[1] for row in table.splitlines() if row)))
-    assert named == {FIRST, REMOVED, "partition", "partition_deleted", "scan", "finding", *KINDS.values()}
+    told = {"partition", "partition_deleted", "scan", "finding", "snapshot", "share", "deleted", "forgotten"}
+    assert named == {*KEPT, *told, *KINDS.values(), *APPEALS}

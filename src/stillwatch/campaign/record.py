@@ -13,9 +13,6 @@ import xxhash
 
 from stillwatch.schema.results import Evidence, EvidenceKey, Group, TimelineEvent, Verdict
 
-ATLAS = {"campaign": ["AML.T0024.002"], "lead": [], "cleared": []}
-"""MITRE ATLAS: AML.T0024.002 is "Extract AI Model" (https://atlas.mitre.org)."""
-
 ACTIONS = {
     "campaign": "Review by a person, then act on all members at once; banning them one by one makes the pool rotate.",
     "lead": "For an analyst: look, do not act. What is missing is named in the claims.",
@@ -55,6 +52,13 @@ DIRECT_WORDS = {
 TEAMS_WORDS = (
     "Sign-ups are all that points at one director: besides them, {:.0f} % of the members, at most, hang together by "
     "addresses, cards, devices or mail. People who came together, for an event, look like that."
+)
+
+FREED_WORDS = (
+    "The evidence would name one more account, which an appeal freed: it is not named. If it is to be, a person "
+    "has to decide so on this evidence.",
+    "The evidence would name {:,} more accounts, which appeals freed: they are not named. If they are to be, a "
+    "person has to decide so on this evidence.",
 )
 
 VIEW_WORDS = {

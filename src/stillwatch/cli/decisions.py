@@ -88,10 +88,13 @@ def _commit(log: Path | None, log_key: Path | None, decisions: Path) -> None:
     )
 
 
-def decisions_command(decisions: Decisions) -> None:
+def decisions_command(decisions: Decisions, log: LogFile = None, log_key: LogKey = None) -> None:
     """Check the file of decisions, note what ran out, and list what stands."""
     now = datetime.now(UTC)
+    ready(log, log_key)
     expire(decisions, now)
+    if log is not None and read_decisions(decisions):
+        _commit(log, log_key, decisions)
     for decision in standing(read_decisions(decisions), now):
         order = decision.order
         print(

@@ -18,7 +18,7 @@ from stillwatch.cli.bundle import (
     verify_command,
 )
 from stillwatch.cli.interrupt import Interrupts
-from stillwatch.cli.options import AsJson, Format, Overrides, SideTable, pairs
+from stillwatch.cli.options import Appeals, AsJson, Format, Overrides, SideTable, pairs
 from stillwatch.cli.options import Mapping as MappingFile
 from stillwatch.evidence.inputs import (
     Sources,
@@ -35,10 +35,10 @@ from stillwatch.ingest.lookup import read_lookups
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
 from stillwatch.scan.run import version
-from stillwatch.schema.errors import ReplayError
+from stillwatch.schema.errors import ReplayError, UsageError
 from stillwatch.schema.results import Run
 from stillwatch.sketch import default_rules, load_rules
-from stillwatch.store.results import read_proof, read_results, results_digest
+from stillwatch.store.results import read_freed, read_proof, read_results, results_digest
 
 evidence_app = typer.Typer(no_args_is_help=True, help="What others can check of a claim.")
 evidence_app.command("build")(build_command)
@@ -59,6 +59,7 @@ def replay(
     sanctions: SideTable = None,
     releases: SideTable = None,
     references: SideTable = None,
+    appeals: Appeals = None,
     rules: Annotated[
         Path | None, typer.Option("--rules", help="Rule pack (YAML), if the scan was given one.")
     ] = None,
@@ -79,7 +80,13 @@ def replay(
     run = findings.findings.run
     pack, lookups = default_rules() if rules is None else load_rules(rules), read_lookups()
     options = Options(seed=run.seed)
-    check_settings(run, options.digest(lookups.used, pack.digest), lookups.used)
+    if (appeals is None) != (run.appeals is None):
+        raise UsageError(
+            "the scan had a file of appeals" if appeals is None else "the scan had no file of appeals",
+            hint="give it with --appeals; it may have grown since" if appeals is None else "leave it out",
+        )
+    freed = None if appeals is None else read_freed(appeals, run.appeals)
+    check_settings(run, options.digest(lookups.used, pack.digest, run.appeals), lookups.used)
     said: list[str] = [_recorded(run)]
     if log is not None:
         key = None
@@ -112,7 +119,7 @@ def replay(
         said.append(_inputs(run))
         if not as_json:
             print("\n".join(said), flush=True)
-        scanned = _scan(sources, options, pack, reading)
+        scanned = _scan(sources, options, pack, reading | {"freed": freed})
     fresh = scanned.proof | {"claims": claims_table(scanned.findings)}
     recorded = tables | {"claims": claims_table(findings.findings)}
     if run.previous is not None:

@@ -13,10 +13,23 @@ import msgspec
 import typer
 
 from stillwatch.cli.decisions import approve_command, decisions_command, propose_command, revoke_command
-from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs, seconds
+from stillwatch.cli.intel import heeded
+from stillwatch.cli.log import LogFile, LogKey, commit, ready
+from stillwatch.cli.options import (
+    Appeals,
+    AsJson,
+    Format,
+    Logs,
+    Mapping,
+    Overrides,
+    SideTable,
+    pairs,
+    seconds,
+)
 from stillwatch.cli.publish import publish_command
 from stillwatch.cli.serve import Secrets, serve
 from stillwatch.guard.build import VALID_DAYS, Beside, build
+from stillwatch.guard.committed import of_snapshot
 from stillwatch.guard.config import GATEWAYS, Setup, render
 from stillwatch.guard.keys import read_api_keys
 from stillwatch.guard.layout import map_snapshot
@@ -31,6 +44,7 @@ from stillwatch.ingest import open_log, read_side
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.schema.errors import SnapshotError, UsageError
 from stillwatch.schema.times import DAY_US
+from stillwatch.store.appeals import read_appeals
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.files import write_whole
 
@@ -65,23 +79,44 @@ def snapshot(
     decisions: Annotated[
         Path | None, typer.Option("--decisions", help="File of decisions: what may be enforced.")
     ] = None,
+    appeals: Appeals = None,
     days: Annotated[
         float, typer.Option(help="Days after the log's end for which it may be used.")
     ] = VALID_DAYS,
+    intel: Annotated[
+        Path | None,
+        typer.Option(
+            "--intel", help="Store of partners' indicators: requests that fit one get a tag, no action."
+        ),
+    ] = None,
+    key_ring: Annotated[
+        Path | None,
+        typer.Option("--key-ring", help="With --intel: the ring with the keys agreed on with partners."),
+    ] = None,
     secret_file: Secrets = None,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Make what a gateway needs from the results of a scan."""
     if not 0 < days <= 365:
         raise UsageError("--days must be more than 0 and at most 365")
     secret = read_secret(secret_file)
+    ready(log, log_key)
     rules, name = policy_of(policy)
-    head = _head_before(out, secret) if decisions is not None else None
+    before = _before(out, secret, needed=decisions is not None or appeals is not None)
+    head = None if before is None else before.decisions_head
+    head_of_appeals = None if before is None else before.appeals_head or None
     beside = Beside(
         accounts=None if accounts is None else read_side("accounts", str(accounts)),
         api_keys=[] if keys is None else read_api_keys(keys),
         decisions=[] if decisions is None else read_decisions(decisions, head),
+        # Without the file that freed them, people would be blocked again, and nobody would have decided that.
+        appeals=read_appeals(appeals or Path("appeals"), head_of_appeals)
+        if appeals is not None or head_of_appeals
+        else [],
         policy_name=name,
         valid_days=days,
+        intel=heeded(intel, key_ring),
     )
     meta, arrays = build(results, rules, secret, beside)
     save(out, meta, arrays, secret)
@@ -90,23 +125,27 @@ def snapshot(
         f"{out}: {loaded.accounts:,} accounts, {len(meta.campaigns)} campaigns, "
         f"{len(arrays['api_key_hash']):,} API keys, mode {rules.mode}, "
         f"{len(loaded.enforced)} campaigns with an order to act"
+        + (f", {len(meta.intel)} fingerprints of partners" if intel is not None else "")
     )
+    commit(log, log_key, lambda: [of_snapshot(out)], f"the snapshot is in {out}")
 
 
-def _head_before(out: Path, secret: Secret) -> str | None:
-    """The end of the decisions that the snapshot to be replaced knew: they must still be there."""
+def _before(out: Path, secret: Secret, *, needed: bool) -> Meta | None:
+    """The header of the snapshot to be replaced: the decisions and appeals that it knew must still be there."""
     if not out.exists():
         return None
     try:
         meta: Meta = map_snapshot(out, secret, Meta)[0]
     except SnapshotError as error:
+        if not needed:
+            return None
         raise SnapshotError(
             f"the snapshot to be replaced cannot be read, so that nobody can tell whether decisions are missing: "
             f"{error.what}",
             where=error.where,
             hint="remove it first, if that is as it should be",
         ) from error
-    return meta.decisions_head
+    return meta
 
 
 @guard_app.command("replay")

@@ -19,7 +19,7 @@ keys_app = typer.Typer(
 )
 VARIABLE = "STILLWATCH_PARTNER_KEY"
 Ring = Annotated[Path, typer.Argument(help="The key ring.")]
-Purpose = Annotated[str, typer.Option("--purpose", help="appeal, bundle, fingerprint or share.")]
+Purpose = Annotated[str, typer.Option("--purpose", help="appeal, bundle, erasure, fingerprint or share.")]
 Partner = Annotated[
     str, typer.Option("--partner", help="For whom; empty for what is nobody's in particular.")
 ]

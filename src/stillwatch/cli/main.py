@@ -12,8 +12,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,15 +24,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stillwatch import arena
+from stillwatch.cli.appeal import appeal_app
 from stillwatch.cli.arena import arena_app
 from stillwatch.cli.check import check_text
 from stillwatch.cli.data import data_app
 from stillwatch.cli.evidence import evidence_app
 from stillwatch.cli.guard import guard_app
+from stillwatch.cli.intel import intel_app, intel_for, keep_aside
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.keys import keys_app
 from stillwatch.cli.log import LogFile, LogKey, commit, log_app, ready
-from stillwatch.cli.options import AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
+from stillwatch.cli.options import Appeals, AsJson, Format, Logs, Mapping, Overrides, SideTable, pairs
+from stillwatch.cli.population import population_command
+from stillwatch.cli.privacy import forget, retain_app
+from stillwatch.cli.share import share_app
 from stillwatch.cli.show import groups_table
 from stillwatch.cli.watch import watch
 from stillwatch.ingest import open_log, write_canonical
@@ -44,8 +50,15 @@ from stillwatch.scan.preview import preview
 from stillwatch.scan.run import version
 from stillwatch.schema.errors import StillwatchError
 from stillwatch.sketch import default_rules, load_rules
-from stillwatch.store.events import of_results
-from stillwatch.store.results import read_earlier, read_results, refuse_existing, results_of, write_results
+from stillwatch.store.events import of_results, of_tables
+from stillwatch.store.results import (
+    read_earlier,
+    read_freed,
+    read_results,
+    refuse_existing,
+    results_of,
+    write_results,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,12 +66,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Finds and explains unauthorised coordinated harvesting in the request logs of a language model.",
 )
+app.add_typer(appeal_app, name="appeal")
 app.add_typer(arena_app, name="arena")
 app.add_typer(data_app, name="data")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(guard_app, name="guard")
 app.add_typer(keys_app, name="keys")
+app.add_typer(intel_app, name="intel")
 app.add_typer(log_app, name="log")
+app.command("population")(population_command)
+app.add_typer(share_app, name="share")
+app.add_typer(retain_app, name="retain")
+app.command("forget")(forget)
 app.command("watch")(watch)
 
 
@@ -99,7 +118,7 @@ INTERRUPTED = 130
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     try:
-        code = app(args=list(args) if args is not None else None, standalone_mode=False)
+        code = _command()(args=list(args) if args is not None else None, standalone_mode=False)
         sys.stdout.flush()
     except StillwatchError as error:
         print(f"stillwatch: {error}", file=sys.stderr)
@@ -132,6 +151,12 @@ def main(args: Sequence[str] | None = None) -> None:
     if code == INTERRUPTED:
         _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@cache
+def _command() -> Callable[..., object]:
+    """All commands with their options. Made once: it takes a tenth of a second."""
+    return typer.main.get_command(app)
 
 
 def _interrupted() -> NoReturn:
@@ -196,6 +221,7 @@ def scan(
     previous: Annotated[
         Path | None, typer.Option("--previous", help="Earlier results folder: groups keep their ids.")
     ] = None,
+    appeals: Appeals = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     rules: Rules = None,
     strict: Strict = False,
@@ -203,6 +229,20 @@ def scan(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier results folder.")] = False,
     log: LogFile = None,
     log_key: LogKey = None,
+    intel: Annotated[
+        Path | None,
+        typer.Option(
+            "--intel", help="Store of partners' indicators: one more kind of evidence, never enough alone."
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", help="With --intel: the key ring with the keys agreed on with partners."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="With --intel: when it is asked which have expired; else the log's end."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Scan request logs for campaigns."""
@@ -210,6 +250,8 @@ def scan(
     ready(log, log_key)
     pack = default_rules() if rules is None else load_rules(rules)
     earlier = None if previous is None else read_earlier(previous)
+    freed = None if appeals is None else read_freed(appeals)
+    told = intel_for(intel, keys, at)
     scanned = _scan_with_progress(
         logs,
         quiet=as_json,
@@ -220,11 +262,14 @@ def scan(
         strict=strict,
         options=Options(seed=seed),
         earlier=earlier,
+        freed=freed,
         lookups=read_lookups(),
         rules=pack,
         keep_refused=keep_refused,
+        intel=told,
     )
     _write(scanned, out, force)
+    keep_aside(intel, scanned)
     commit(log, log_key, lambda: of_results(out), f"the results are in {out}")
     if as_json:
         groups = [
@@ -287,8 +332,11 @@ def ingest(
     map_: Overrides = None,
     strict: Strict = False,
     keep_refused: KeepRefused = False,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Bring logs of any known format to the canonical tables."""
+    ready(log, log_key)
     with open_log(
         logs,
         format=format,
@@ -297,9 +345,10 @@ def ingest(
         extras=True,
         strict=strict,
         lookups=read_lookups(),
-    ) as log:
-        rows = write_canonical(log, out, keep_refused=keep_refused)
-        print(f"{rows:,} rows written to {out}, {len(log.refusals):,} refused")
+    ) as source:
+        rows = write_canonical(source, out, keep_refused=keep_refused)
+        print(f"{rows:,} rows written to {out}, {len(source.refusals):,} refused")
+    commit(log, log_key, lambda: of_tables(out), f"the tables are in {out}")
 
 
 @app.command()
@@ -315,11 +364,14 @@ def sketch(
     references: SideTable = None,
     rules: Rules = None,
     strict: Strict = False,
+    log: LogFile = None,
+    log_key: LogKey = None,
 ) -> None:
     """Write logs without their text: fingerprints instead of prompts, to be scanned elsewhere with the same findings.
 
     The fingerprints are made with public constants: whoever holds them can tell whether a text that they know occurs.
     """
+    ready(log, log_key)
     side = _side(accounts=accounts, sanctions=sanctions, releases=releases, references=references)
     pack = default_rules() if rules is None else load_rules(rules)
     with open_log(
@@ -330,9 +382,10 @@ def sketch(
         side=side,
         strict=strict,
         lookups=read_lookups(),
-    ) as log:
-        rows = write_canonical(log, out, sketched=True, rules=pack)
-        print(f"{rows:,} rows without text written to {out}, {len(log.refusals):,} refused")
+    ) as source:
+        rows = write_canonical(source, out, sketched=True, rules=pack)
+        print(f"{rows:,} rows without text written to {out}, {len(source.refusals):,} refused")
+    commit(log, log_key, lambda: of_tables(out), f"the tables are in {out}")
 
 
 @app.command()

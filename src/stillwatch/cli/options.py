@@ -19,6 +19,10 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--map", help="Column from elsewhere, e.g. account_id=$.auth.customer.")
 ]
 SideTable = Annotated[Path | None, typer.Option(help="Side table (Parquet, JSONL or CSV).")]
+Appeals = Annotated[
+    Path | None,
+    typer.Option("--appeals", help="File of appeals: whom they freed is named in no campaign or lead."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

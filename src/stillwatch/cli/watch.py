@@ -15,7 +15,7 @@ import typer
 
 from stillwatch.cli.listen import host_port, token_for
 from stillwatch.cli.log import LogFile, LogKey, open_journal
-from stillwatch.cli.options import Format, Mapping, Overrides, SideTable, pairs, seconds
+from stillwatch.cli.options import Appeals, Format, Mapping, Overrides, SideTable, pairs, seconds
 from stillwatch.guard.doors.publish import PATH, SnapshotService
 from stillwatch.guard.secret import read_secret
 from stillwatch.guard.watch.intake import Intake
@@ -70,6 +70,7 @@ def watch(
         Path | None, typer.Option("--policy", help="Policy (TOML); shadow mode if not given.")
     ] = None,
     decisions: Annotated[Path | None, typer.Option("--decisions", help="File of decisions.")] = None,
+    appeals: Appeals = None,
     keys: Annotated[
         Path | None, typer.Option("--keys", help="CSV with account_id and key, or key_sha256.")
     ] = None,
@@ -86,6 +87,16 @@ def watch(
         Path | None,
         typer.Option("--secret-file", help="File with the secret; STILLWATCH_GUARD_SECRET otherwise."),
     ] = None,
+    intel: Annotated[
+        Path | None,
+        typer.Option(
+            "--intel", help="Store of partners' indicators, for the scans and as tags in the snapshot."
+        ),
+    ] = None,
+    key_ring: Annotated[
+        Path | None,
+        typer.Option("--key-ring", help="With --intel: the ring with the keys agreed on with partners."),
+    ] = None,
     log: LogFile = None,
     log_key: LogKey = None,
 ) -> None:
@@ -99,6 +110,8 @@ def watch(
         raise UsageError("--window-days must be 1 to 366")
     if not window_days <= keep_days <= 3660:
         raise UsageError("--keep-days must be at least --window-days")
+    if (intel is None) != (key_ring is None):
+        raise UsageError("--intel and --key-ring go together")
     importers = load_importers()
     if format is not None and format not in importers:
         raise UsageError(f"unknown format {format!r}", hint=f"known formats: {', '.join(sorted(importers))}")
@@ -116,6 +129,8 @@ def watch(
     named = {
         "policy": policy, "accounts": accounts, "keys": keys, "decisions": decisions, "secret": secret_file,
         "sanctions": sanctions, "releases": releases, "references": references, "rules": rules,
+        "appeals": appeals,
+        "intel": intel, "key_ring": key_ring,
     }  # fmt: skip
     settings = Settings(
         folder=folder,

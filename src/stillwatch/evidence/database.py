@@ -19,7 +19,7 @@ from typing import Any
 
 from stillwatch.evidence.entry import KIND, TIME, Entry, digest_of
 from stillwatch.evidence.keys import PublicKey
-from stillwatch.evidence.merkle import Node, root_of
+from stillwatch.evidence.merkle import Node, included, inclusion, leaf_hash, root_of
 from stillwatch.evidence.note import text_of
 from stillwatch.schema.errors import JournalError, OutputError, StillwatchError, Where
 
@@ -39,17 +39,33 @@ FIRST = "log"
 """Kind of entry 0."""
 REMOVED = "payload_removed"
 """Kind of the entry that says that another's payload was removed."""
+ROTATED = "key"
+"""Kind of the entry that names the key that signs from the next entry on; the one before signs for it."""
+KEPT = (FIRST, REMOVED, ROTATED)
+"""Kinds that a verifier needs: only the log itself adds them, and their payloads stay."""
 MOST_CELL = 4 << 20
+MOST_KEYS = 1000
+"""Changes of the key: each is checked whenever the log is opened."""
 WAIT_S = 30.0
 """For another process that writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which log it is: what entry 0 says."""
+    """Which log it is: what entry 0 says, and the changes of its key."""
 
     origin: str
-    public: bytes
+    keys: tuple[tuple[int, bytes], ...]
+    """(size of the first tree that it signs, public key), oldest first."""
+
+    @property
+    def public(self) -> bytes:
+        """The key that signs now."""
+        return self.keys[-1][1]
+
+    def key_at(self, size: int) -> bytes:
+        """The key that signs the tree of that size."""
+        return next(key for first, key in reversed(self.keys) if first <= size)
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -231,17 +247,58 @@ def nodes_of(db: sqlite3.Connection, path: Path) -> Node:
 
 
 def identity_of(db: sqlite3.Connection, path: Path) -> Identity:
-    """Who the log says that it is. JournalError if entry 0 does not say it."""
+    """Who the log says that it is. JournalError if entry 0 does not say it, or a change of its key does not hold.
+
+    Each change is checked back to the first key, so that nothing is believed of a key that no other one signed for.
+    """
     entry = entry_at(db, 0, path)
     plain = payload_of(entry)
-    if entry.kind == FIRST and plain.get("version") == VERSION:
-        origin, key = plain.get("origin"), plain.get("key")
-        if isinstance(origin, str) and isinstance(key, str) and origin.isascii() and origin.isprintable():
-            with contextlib.suppress(ValueError):
-                public = bytes.fromhex(key)
-                PublicKey(public)
-                return Identity(origin, public)
-    raise altered(path, 0, "it does not say whose log this is")
+    origin, public = plain.get("origin"), _public(plain.get("key"))
+    named = isinstance(origin, str) and origin.isascii() and origin.isprintable()
+    if entry.kind != FIRST or plain.get("version") != VERSION or not named or public is None:
+        raise altered(path, 0, "it does not say whose log this is")
+    who = Identity(str(origin), ((1, public),))
+    changes = db.execute("SELECT number FROM entries WHERE kind = ? ORDER BY number", (ROTATED,)).fetchall()
+    for (number,) in changes[: MOST_KEYS + 1]:
+        who = _changed(db, path, who, number)
+    return who
+
+
+def _public(text: object) -> bytes | None:
+    """A public key in hex, None where it is none."""
+    with contextlib.suppress(ValueError, TypeError):
+        public = bytes.fromhex(text)  # type: ignore[arg-type]
+        PublicKey(public)
+        return public
+    return None
+
+
+def change_text(origin: str, old: bytes, new: bytes) -> bytes:
+    """What the new key signs of a change, so that a log names no key that is somebody else's."""
+    return f"stillwatch log key 1\n{origin}\n{old.hex()}\n{new.hex()}\n".encode()
+
+
+def _changed(db: sqlite3.Connection, path: Path, who: Identity, number: object) -> Identity:
+    """The identity after the change of key that entry `number` commits; the key before must have signed for it."""
+    if type(number) is not int or not 0 < number < size_of(db) or len(who.keys) > MOST_KEYS:
+        raise altered(path, 0, "the changes of its key have not the form of such")
+    entry, node = entry_at(db, number, path), nodes_of(db, path)
+    root, leaf = root_of(number + 1, node), leaf_hash(entry.leaf)
+    there = included(leaf, number, number + 1, inclusion(number, number + 1, node), root)
+    if not there or not PublicKey(who.public).signed(text_of(who.origin, number + 1, root), entry.signature):
+        raise altered(path, number, "the tree that ends with it is not the one that was signed")
+    return who_after(entry, who, path)
+
+
+def who_after(entry: Entry, who: Identity, path: Path) -> Identity:
+    """The identity after a change of key whose signature holds. JournalError if it names none that agrees."""
+    plain = payload_of(entry)
+    new, agreed = _public(plain.get("key")), plain.get("signed")
+    if new is not None and isinstance(agreed, str) and new not in {key for _, key in who.keys}:
+        with contextlib.suppress(ValueError):
+            if PublicKey(new).signed(change_text(who.origin, who.public, new), bytes.fromhex(agreed)):
+                return Identity(who.origin, (*who.keys, (entry.number + 2, new)))
+    raise altered(path, entry.number, "it names no key that could sign from then on")
 
 
 def payload_of(entry: Entry) -> dict[str, Any]:
@@ -259,6 +316,6 @@ def head_of(db: sqlite3.Connection, path: Path, who: Identity) -> tuple[int, byt
     if size == 0:
         raise altered(path, 0, "it is missing")
     root, last = root_of(size, nodes_of(db, path)), entry_at(db, size - 1, path)
-    if not PublicKey(who.public).signed(text_of(who.origin, size, root), last.signature):
+    if not PublicKey(who.key_at(size)).signed(text_of(who.origin, size, root), last.signature):
         raise altered(path, size - 1, "the tree that ends with it is not the one that was signed")
     return size, root, last.signature

@@ -13,6 +13,8 @@ from stillwatch.store.decisions import ed25519_module, read_private
 
 ED25519 = b"\1"
 """Signature type of the signed-note format."""
+COSIGNED = b"\4"
+"""That of witnesses, whose signatures carry a time (C2SP tlog-cosignature)."""
 NEEDED_FOR = "the transparency log"
 
 
@@ -80,29 +82,31 @@ def new_key(path: Path) -> Key:
     return Key(private)
 
 
-def key_id(name: str, public: bytes) -> bytes:
+def key_id(name: str, public: bytes, kind: bytes = ED25519) -> bytes:
     """The first 4 bytes of SHA-256(name, newline, signature type, key): what a signature line begins with."""
-    return hashlib.sha256(name.encode() + b"\n" + ED25519 + public).digest()[:4]
+    return hashlib.sha256(name.encode() + b"\n" + kind + public).digest()[:4]
 
 
-def vkey(name: str, public: bytes) -> str:
+def vkey(name: str, public: bytes, kind: bytes = ED25519) -> str:
     """`name+id+key`, as verifiers are told of a key."""
-    return f"{name}+{key_id(name, public).hex()}+{b64encode(ED25519 + public).decode()}"
+    return f"{name}+{key_id(name, public, kind).hex()}+{b64encode(kind + public).decode()}"
 
 
-def read_vkey(text: str) -> tuple[str, bytes]:
-    """Name and public key (32 bytes) of a `vkey`. InputError where it is none."""
+def read_vkey(text: str, kind: bytes = ED25519) -> tuple[str, bytes]:
+    """Name and public key (32 bytes) of a `vkey`. InputError where it is none of that type."""
     name, _, rest = text.strip().partition("+")
     number, _, encoded = rest.partition("+")
     try:
         raw = b64decode(encoded, validate=True)
         public = raw[1:]
-        whole = name and raw[:1] == ED25519 and len(public) == 32 and number == key_id(name, public).hex()
+        whole = name and raw[:1] == kind and len(public) == 32 and number == key_id(name, public, kind).hex()
     except (ValueError, UnicodeEncodeError):
         whole = False
     if not whole:
         raise InputError(
-            "this is no key to verify with",
-            hint="it is written NAME+ID+KEY, as `stillwatch log verify` prints it",
+            "this is no key to verify with" if kind == ED25519 else "this is no key of a witness",
+            hint="it is written NAME+ID+KEY, as `stillwatch log verify` prints it"
+            if kind == ED25519
+            else "it is written NAME+ID+KEY, as the witness publishes it (C2SP tlog-cosignature)",
         )
     return name, public

@@ -18,9 +18,13 @@ from types import TracebackType
 
 from stillwatch.evidence.database import (
     FIRST,
+    KEPT,
     REMOVED,
+    ROTATED,
     VERSION,
+    Identity,
     altered,
+    change_text,
     connect,
     entry_at,
     explained,
@@ -63,13 +67,7 @@ class TransparencyLog:
         self._db = connect(path, write=True)
         try:
             with self._transaction("DEFERRED"):
-                self._who = identity_of(self._db, path)
-                if self._who.public != key.public:
-                    raise InputError(
-                        "this key is not the transparency log's own",
-                        where=Where(str(path)),
-                        hint="name the key that the log was made with",
-                    )
+                self._who = self._whose()
                 self._seen = head_of(self._db, path, self._who)[:2]
         except BaseException:
             self._db.close()
@@ -140,7 +138,7 @@ class TransparencyLog:
         """
         ready = []
         for kind, payload in events:
-            if not KIND.fullmatch(kind) or kind in (FIRST, REMOVED):
+            if not KIND.fullmatch(kind) or kind in KEPT:
                 raise UsageError(f"{kind!a} is no kind of event")
             ready.append((kind, canonical(payload)))
         with explained(self.path):
@@ -157,13 +155,46 @@ class TransparencyLog:
         with self._transaction("IMMEDIATE"):
             if not 0 <= number < size_of(self._db):
                 raise UsageError(f"the transparency log has no entry {number}")
-            if entry_at(self._db, number, self.path).kind in (FIRST, REMOVED):
+            if entry_at(self._db, number, self.path).kind in KEPT:
                 raise UsageError(f"entry {number} is needed to verify the log; its payload stays")
             self._add_all([(REMOVED, canonical({"entry": number}))])
             self._db.execute("UPDATE entries SET payload = NULL WHERE number = ?", (number,))
         with explained(self.path):
             # What was overwritten is still in the write-ahead log.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def rotate(self, new: Key) -> None:
+        """Let another key sign from the next entry on. The one before signs the entry that says so.
+
+        Durable on return; this process goes on with the new key, others have to open the log anew with it.
+        UsageError for a key that the log had before.
+        """
+        old = self._key.public
+        if new.public in {key for _, key in self._who.keys}:
+            raise UsageError("the log has or had this key", hint="make a new one")
+        payload: dict[str, Json] = {
+            "key": new.public.hex(),
+            "signed": new.sign(change_text(self.origin, old, new.public)).hex(),
+        }
+        with self._transaction("IMMEDIATE"):
+            self._add_all([(ROTATED, canonical(payload))])
+        self._key = new
+        with explained(self.path):
+            self._who = self._whose()
+
+    def _whose(self) -> Identity:
+        """Which log this is. InputError if its key is not the one that this process has."""
+        who = identity_of(self._db, self.path)
+        if who.public == self._key.public:
+            return who
+        changed = self._key.public in {key for _, key in who.keys}
+        raise InputError(
+            "the transparency log's key was changed, this one signs no more"
+            if changed
+            else "this key is not the transparency log's own",
+            where=Where(str(self.path)),
+            hint="name its new key" if changed else "name the key that the log was made with",
+        )
 
     def _has(self, kind: str, payload: bytes) -> bool:
         asked = (kind, digest_of(payload))
@@ -195,6 +226,7 @@ class TransparencyLog:
         if root_of(seen, node) != root:
             raise altered(self.path, seen - 1, "the tree up to it has changed since this process last looked")
         if size > seen:
+            self._who = self._whose()
             head_of(self._db, self.path, self._who)
         return Frontier.at(size, node)
 

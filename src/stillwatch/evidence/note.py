@@ -10,12 +10,14 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillwatch.evidence.keys import PublicKey, key_id
+from stillwatch.evidence.keys import COSIGNED, PublicKey, key_id
 from stillwatch.schema.errors import InputError, UsageError, Where
 
 MOST_BYTES = 64 << 10
 MOST_SIGNATURES = 64
 MOST_SIZE = 1 << 62
+LAST_TIME = 253_402_300_799
+"""The end of the year 9999."""
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -36,6 +38,26 @@ class Checkpoint:
         mine = [sig for who, number, sig in self.signatures if (who, number) == (name, key_id(name, public))]
         key = PublicKey(public)
         return bool(mine) and all(key.signed(self.text, signature) for signature in mine)
+
+    def cosigned_by(self, name: str, public: bytes) -> int | None:
+        """When a witness cosigned it (C2SP tlog-cosignature, ed25519): seconds since 1970, the first if several.
+
+        None if none of its cosignatures holds, or one does not.
+        """
+        mine = [
+            sig
+            for who, number, sig in self.signatures
+            if (who, number) == (name, key_id(name, public, COSIGNED))
+        ]
+        key, times = PublicKey(public), []
+        for signature in mine:
+            at = int.from_bytes(signature[:8])
+            if len(signature) != 72 or not 0 < at <= LAST_TIME:
+                return None
+            if not key.signed(b"cosignature/v1\ntime %d\n" % at + self.text, signature[8:]):
+                return None
+            times.append(at)
+        return min(times, default=None)
 
 
 def text_of(origin: str, size: int, root: bytes) -> bytes:

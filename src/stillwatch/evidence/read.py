@@ -6,6 +6,7 @@ These look up what they need and check that; `verify` is what looks at everythin
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from stillwatch.evidence.database import (
     COLUMNS,
+    Identity,
     altered,
     connect,
     entry_at,
@@ -24,7 +26,7 @@ from stillwatch.evidence.database import (
 )
 from stillwatch.evidence.entry import Entry
 from stillwatch.evidence.keys import vkey
-from stillwatch.evidence.merkle import consistency, included, inclusion, leaf_hash
+from stillwatch.evidence.merkle import consistency, included, inclusion, leaf_hash, root_of
 from stillwatch.evidence.note import note_of
 from stillwatch.schema.errors import UsageError
 
@@ -58,7 +60,7 @@ def checkpoint(path: Path) -> tuple[int, str]:
         db.execute("BEGIN")
         who = identity_of(db, path)
         size, root, signature = head_of(db, path, who)
-        return size, note_of(who.origin, size, root, who.public, signature)
+        return size, note_of(who.origin, size, root, who.key_at(size), signature)
 
 
 def prove_entry(path: Path, number: int) -> dict[str, Any]:
@@ -79,12 +81,34 @@ def prove_entry(path: Path, number: int) -> dict[str, Any]:
         if not included(leaf_hash(entry.leaf), number, size, steps, root):
             raise altered(path, number, "it is not in the tree that was signed")
         return {
-            "index": number,
-            "leaf": entry.leaf.decode(),
-            "payload": None if entry.payload is None else entry.payload.decode(),
-            "path": [b64encode(step).decode() for step in steps],
-            "checkpoint": note_of(who.origin, size, root, who.public, signature),
+            **_proof(entry, steps),
+            "checkpoint": note_of(who.origin, size, root, who.key_at(size), signature),
+            **_changes(db, path, who),
         }
+
+
+def _proof(entry: Entry, steps: list[bytes]) -> dict[str, Any]:
+    return {
+        "index": entry.number,
+        "leaf": entry.leaf.decode(),
+        "payload": None if entry.payload is None else entry.payload.decode(),
+        "path": [b64encode(step).decode() for step in steps],
+    }
+
+
+def _changes(db: sqlite3.Connection, path: Path, who: Identity) -> dict[str, Any]:
+    """`keys`, where the log's key was changed: proof of each change, signed by the key before it, oldest first.
+
+    By them a stranger comes from the first key, which they may know, to the one that signed the checkpoint.
+    """
+    changes, node = [], nodes_of(db, path)
+    for (first, _), (_, old) in zip(who.keys[1:], who.keys, strict=False):
+        number, size = first - 2, first - 1
+        entry = entry_at(db, number, path)
+        proof = _proof(entry, inclusion(number, size, node))
+        note = note_of(who.origin, size, root_of(size, node), old, entry.signature)
+        changes.append(proof | {"checkpoint": note})
+    return {"keys": changes} if changes else {}
 
 
 def prove_entries(path: Path, numbers: Sequence[int], since: Sequence[int] = ()) -> dict[str, Any]:
@@ -106,14 +130,7 @@ def prove_entries(path: Path, numbers: Sequence[int], since: Sequence[int] = ())
             entry, steps = entry_at(db, number, path), inclusion(number, size, node)
             if not included(leaf_hash(entry.leaf), number, size, steps, root):
                 raise altered(path, number, "it is not in the tree that was signed")
-            proved.append(
-                {
-                    "index": number,
-                    "leaf": entry.leaf.decode(),
-                    "payload": None if entry.payload is None else entry.payload.decode(),
-                    "path": [b64encode(step).decode() for step in steps],
-                }
-            )
+            proved.append(_proof(entry, steps))
         growth = []
         for first in since:
             if not 0 < first <= size:
@@ -121,8 +138,8 @@ def prove_entries(path: Path, numbers: Sequence[int], since: Sequence[int] = ())
             steps = consistency(first, size, node)
             growth.append({"from": first, "path": [b64encode(step).decode() for step in steps]})
         return {
-            "vkey": vkey(who.origin, who.public),
-            "checkpoint": note_of(who.origin, size, root, who.public, signature),
+            "vkey": vkey(who.origin, who.key_at(size)),
+            "checkpoint": note_of(who.origin, size, root, who.key_at(size), signature),
             "entries": proved,
             "growth": growth,
         }
@@ -143,5 +160,6 @@ def prove_growth(path: Path, first: int) -> dict[str, Any]:
         return {
             "from": first,
             "path": [b64encode(step).decode() for step in steps],
-            "checkpoint": note_of(who.origin, size, root, who.public, signature),
+            "checkpoint": note_of(who.origin, size, root, who.key_at(size), signature),
+            **_changes(db, path, who),
         }

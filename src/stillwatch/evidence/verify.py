@@ -17,6 +17,7 @@ from pathlib import Path
 from stillwatch.evidence.database import (
     COLUMNS,
     REMOVED,
+    ROTATED,
     Identity,
     altered,
     connect,
@@ -25,6 +26,8 @@ from stillwatch.evidence.database import (
     identity_of,
     nodes_of,
     payload_of,
+    size_of,
+    who_after,
 )
 from stillwatch.evidence.keys import PublicKey, vkey
 from stillwatch.evidence.merkle import Frontier, leaf_hash
@@ -38,7 +41,9 @@ class Verified:
 
     origin: str
     vkey: str
-    """The key that signed, as verifiers name it."""
+    """The key that signs now, as verifiers name it."""
+    keys: list[str] = field(default_factory=list)
+    """All keys that signed, oldest first; each signed for the next one."""
     entries: int = 0
     """Each of them signed for, with all before it."""
     root: bytes = b""
@@ -58,21 +63,22 @@ def verify(
 ) -> Verified:
     """Check all of a log: its file, every entry, hash and signature, and that it goes on from each noted checkpoint.
 
-    `key`: the public key (32 bytes) that has to have signed. JournalError names the first entry that does not hold,
-    or says how the log and what was noted differ. The log may grow meanwhile.
+    `key`: the public key (32 bytes) that has to have signed: the first, or a later one that it leads to.
+    JournalError names the first entry that does not hold, or says how the log and what was noted differ. The log may
+    grow meanwhile.
     """
     with contextlib.closing(connect(path, write=False)) as db, explained(path):
         db.execute("BEGIN")
         (sound,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         who = identity_of(db, path)
-        if key is not None and key != who.public:
+        if key is not None and key not in {mine for _, mine in who.keys}:
             raise JournalError(
                 "the transparency log is signed by another key than the one that was named",
                 where=Where(str(path)),
                 hint=f"its own is {vkey(who.origin, who.public)}",
             )
         for name, checkpoint in (noted or {}).items():
-            _of_this_log(checkpoint, name, who)
+            _of_this_log(checkpoint, name, who, size_of(db))
         found = _entries(db, path, who, noted or {})
         if sound != "ok":
             # Only now: an entry that does not hold says more.
@@ -83,8 +89,11 @@ def verify(
 
 
 def _entries(db: sqlite3.Connection, path: Path, who: Identity, noted: Mapping[str, Checkpoint]) -> Verified:
-    found = Verified(who.origin, vkey(who.origin, who.public))
-    node, frontier, public, nodes = nodes_of(db, path), Frontier(), PublicKey(who.public), 0
+    found = Verified(who.origin, vkey(who.origin, who.public), [vkey(who.origin, key) for _, key in who.keys])
+    node, frontier, nodes = nodes_of(db, path), Frontier(), 0
+    # The keys are followed anew from the first one, by what was verified up to here.
+    now = Identity(who.origin, who.keys[:1])
+    public = PublicKey(now.public)
     gone: set[int] = set()
     said: set[int] = set()
     at_size: dict[int, dict[str, bytes]] = {}
@@ -101,6 +110,9 @@ def _entries(db: sqlite3.Connection, path: Path, who: Identity, noted: Mapping[s
                 raise altered(path, number, "the hash that was kept for it is another")
         if not public.signed(text_of(who.origin, frontier.size, frontier.root), entry.signature):
             raise altered(path, number, "the tree that ends with it is not the one that was signed")
+        if entry.kind == ROTATED:
+            now = who_after(entry, now, path)
+            public = PublicKey(now.public)
         for name, root in at_size.get(frontier.size, {}).items():
             if frontier.root != root:
                 raise JournalError(
@@ -143,15 +155,17 @@ def _entries(db: sqlite3.Connection, path: Path, who: Identity, noted: Mapping[s
     return found
 
 
-def _of_this_log(checkpoint: Checkpoint, name: str, who: Identity) -> None:
+def _of_this_log(checkpoint: Checkpoint, name: str, who: Identity, size: int) -> None:
     if checkpoint.origin != who.origin:
         raise JournalError(
             f"the noted checkpoint is of another log, {checkpoint.origin!a}; this one is {who.origin}",
             where=Where(name),
         )
-    if checkpoint.size == 0 or not checkpoint.signed_by(who.origin, who.public):
+    if checkpoint.size == 0 or not checkpoint.signed_by(who.origin, who.key_at(checkpoint.size)):
+        more = checkpoint.size > size
         raise JournalError(
             "the noted checkpoint is not signed by this log's key",
             where=Where(name),
-            hint="either it was changed, or the log was made anew with another key",
+            hint="either it was changed, or the log was made anew with another key"
+            + (", or an older copy from before a change of its key is in its place" if more else ""),
         )

@@ -18,13 +18,19 @@ from stillwatch.detect import members as mb
 from stillwatch.engine.holders import grouped
 from stillwatch.guard.carry import Heard, carried
 from stillwatch.guard.enforcement import allowed
+from stillwatch.guard.freed import unseen_freed, with_freed
+from stillwatch.guard.heed import heed
 from stillwatch.guard.policy import Policy, microseconds
 from stillwatch.guard.secret import Secret
 from stillwatch.guard.side import Made, api_key_arrays, rows_of, side_arrays, vouched
 from stillwatch.guard.snapshot import ROLES, VARIANTS, Listed, Meta, Snapshot
+from stillwatch.scan.partner import Told
 from stillwatch.schema.errors import ResultError, SnapshotError, Where
 from stillwatch.schema.tables import SEPARATOR
 from stillwatch.schema.times import DAY_US
+from stillwatch.store.appeals import Row as Appeal
+from stillwatch.store.appeals import freed_by
+from stillwatch.store.appeals import head_of as appeals_head
 from stillwatch.store.decisions import FIRST, Row, head_of, standing
 from stillwatch.store.results import Results, read_results, read_scoring, results_digest
 from stillwatch.views.families import needed, posting_table
@@ -45,6 +51,8 @@ class Beside:
     api_keys: Sequence[tuple[str, str]] = ()
     """(account id, SHA-256 of an API key in hex)."""
     decisions: Sequence[Row] = ()
+    appeals: Sequence[Appeal] = ()
+    """Rows of the file of appeals: whom they free is in no campaign, and what it shows is held against nobody."""
     policy_name: str = "policy.toml"
     valid_days: float = VALID_DAYS
     """How long after the log's end the snapshot may be used."""
@@ -52,16 +60,21 @@ class Beside:
     """The snapshot before: campaigns that are being refused go on from it (`carry`)."""
     heard: Heard | None = None
     """What the scan's log holds of each account; wanted with `old`."""
+    intel: Sequence[Told] = ()
+    """Fingerprints of partners that requests are compared with: a tag, never an action."""
 
 
 def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = None) -> tuple[Meta, Made]:
     """Header and arrays of the snapshot of one results folder.
 
-    ResultError if the folder cannot be used, DecisionError if decisions order what nobody signed, SnapshotError if
-    two accounts have one hash under this secret.
+    ResultError if the folder cannot be used, DecisionError if decisions order what nobody signed or appeals free
+    somebody without the signature of anybody whom the policy lists, SnapshotError if two accounts have one hash under
+    this secret.
     """
     beside = beside or Beside()
-    results, scoring = read_results(folder), read_scoring(folder)
+    listed = {approver.key for approver in policy.approvers}
+    free = freed_by(beside.appeals, listed or None)
+    results, scoring = read_results(folder), with_freed(read_scoring(folder), free)
     run = results.findings.run
     ids: list[str] = scoring["scoring_accounts"].column("account_id").to_pylist()
     hashes = np.fromiter((secret.account(name) for name in ids), np.uint64, len(ids))
@@ -107,6 +120,7 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
         policy_name=beside.policy_name,
         decisions=decisions,
         decisions_head=head_of(beside.decisions) if beside.decisions else FIRST,
+        appeals_head=appeals_head(beside.appeals) if beside.appeals else "",
     )
     made |= side_arrays(None, {}, len(ids))[0]
     if beside.old is not None and beside.heard is not None:
@@ -116,12 +130,16 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
             beside.old,
             beside.heard,
             policy.silent_days,
-            vouched(beside.accounts, beside.references, secret),
+            vouched(beside.accounts, beside.references, secret, free),
         )
+    made = unseen_freed(made, free, secret)
     side, names = side_arrays(
         beside.accounts, rows_of(beside.accounts, made["account_hash"], secret), len(made["account_hash"])
     )
     made |= side
+    heeded, compared = heed(beside.intel)
+    made |= compared
+    meta = msgspec.structs.replace(meta, intel=heeded)
     return msgspec.structs.replace(meta, tiers=names[0], contracts=names[1], owners=names[2]), made
 
 
@@ -343,7 +361,7 @@ def _named(
         row = np.where((row >= 0) & acting & excused[row], -1, row)
     ids = scoring["scoring_accounts"].column("account_id")
     for entry in scoring["scoring_measured"].filter(scoring["scoring_measured"].column("named")).to_pylist():
-        if SEPARATOR in ids[entry["account"]].as_py():
+        if SEPARATOR in ids[entry["account"]].as_py() and not excused[row_of[entry["account"]]]:
             row = np.append(row, row_of[entry["account"]])
             group = np.append(group, np.int32(code[entry["campaign_id"]]))
             role = np.append(role, np.uint8(ROLES.index("core" if entry["fold"] >= 0 else "recruit")))

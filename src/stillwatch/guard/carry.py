@@ -97,7 +97,7 @@ def carried(
         if entry.listed.id not in place:
             place[entry.listed.id] = len(groups)
             groups.append(entry.listed)
-    out = _with_accounts(out, old, np.concatenate([entry.account for entry in again]))
+    out = with_accounts(out, np.concatenate([entry.account for entry in again]))
     out |= _with_members(out, old, again, place, number)
     return msgspec.structs.replace(
         meta, campaigns=tuple(campaigns), groups=tuple(groups), form_places=form
@@ -283,7 +283,7 @@ def _postings(table: U64, family: npt.NDArray[np.int32]) -> tuple[U64, npt.NDArr
     return slots[:, 0].copy(), family[slots[:, 1].astype(np.int64)] if len(slots) else family[:0]
 
 
-def _with_accounts(made: Made, old: Snapshot, wanted: U64) -> Made:
+def with_accounts(made: Made, wanted: U64) -> Made:
     """Rows for accounts that the new scan did not see."""
     hashes = made["account_hash"]
     merged = np.union1d(hashes, wanted)

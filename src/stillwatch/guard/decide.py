@@ -184,7 +184,9 @@ class Guard:
         places: list[int] = []
         lacked |= self.sight.look(subject, places)
         gateway = subject.gateway if type(subject.gateway) is str else None
-        return self.weigh(number, places, lacked, gateway, now)
+        fits = self.sight.fits
+        decision = self.weigh(number, places, lacked, gateway, now)
+        return self._ladder.told(decision, fits, now) if fits else decision
 
     def weigh(
         self, number: int, places: list[int] | None, lacked: int, gateway: str | None, now_us: int

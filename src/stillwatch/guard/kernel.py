@@ -12,7 +12,8 @@ import numpy as np
 
 from stillwatch.detect.members import SMOOTH, account_bits, account_ratios, combined
 from stillwatch.engine.holders import mixed
-from stillwatch.sketch.kernel import select, tokens_of
+from stillwatch.sketch.kernel import SELECT_SHIFT, select, tokens_of
+from stillwatch.sketch.keyed import keyed_into
 from stillwatch.views.families import LEVELS
 
 _U = np.uint64
@@ -35,17 +36,20 @@ def families_of(
     hits: Any,
     touched: Any,
     out: Any,
+    size: Any,
 ) -> int:
     """Places of the families that one text belongs to, into `out`; how many. -1 for a text without a token.
 
     As `sketch.sketch_rows` and `views.families` do it. Scratch: `tokens` and `post` have room for two more than
     `data`; `seen` int64 (postings,), by `call`, a number that no two calls share; `hits` int32 (families,), zeros and
-    left so; `touched`, `out` int32 (families,).
+    left so; `touched`, `out` int32 (families,). `size` int64 (1,): how many postings `post` holds then.
     """
+    size[0] = 0
     count, _, _ = tokens_of(data, 0, len(data), plane, math, tokens, spans, False)
     if count == 0:
         return -1
     used, _, depth = select(tokens, count, post, 0)
+    size[0] = used
     return families_in(
         post[:used], np.int64(depth), table, family, place, need, seen, call, hits, touched, out
     )
@@ -90,6 +94,65 @@ def families_in(
         f = touched[i]
         if hits[f] >= need[level, f]:
             out[found] = place[f]
+            found += 1
+        hits[f] = 0
+    return found
+
+
+@nb.njit(cache=True)
+def partners_in(
+    post: Any,
+    levels: Any,
+    inner: Any,
+    outer: Any,
+    head: Any,
+    prefix: int,
+    bits: int,
+    hashes: Any,
+    offsets: Any,
+    of: Any,
+    need: Any,
+    seen: Any,
+    call: int,
+    hits: Any,
+    touched: Any,
+    chosen: Any,
+    short: Any,
+    out: Any,
+) -> int:
+    """Fingerprints of partners that a text's postings fit, into `out`; how many.
+
+    By key k: `inner`, `outer` uint32 (keys, 8) as `sketch.keyed` has them, `levels` (keys,) the selection level of
+    its postings. `hashes` uint64, sorted: key and short hash (`bits` of it) of every fingerprint; hash i is in the
+    fingerprints `of[offsets[i]:offsets[i+1]]`. Scratch: `seen` (hashes,) by `call`; `hits` (fingerprints,), zeros and
+    left so; `touched`, `out` (fingerprints,); `chosen`, `short` uint64: as many postings as are looked at, and one.
+    """
+    n = 0
+    for k in range(len(levels)):
+        limit = (1 << 24) >> levels[k]
+        m = 0
+        for i in range(len(post)):
+            if m == len(chosen) - 1:
+                break
+            chosen[m] = post[i]
+            m += np.int64(post[i] >> _U(SELECT_SHIFT)) < limit
+        keyed_into(inner[k], outer[k], head, prefix, chosen[:m], short)
+        for i in range(m):
+            value = (_U(k) << _U(bits)) | (short[i] >> _U(64 - bits))
+            at = np.searchsorted(hashes, value)
+            if at == len(hashes) or hashes[at] != value or seen[at] == call:
+                continue
+            seen[at] = call
+            for j in range(offsets[at], offsets[at + 1]):
+                if hits[of[j]] == 0:
+                    touched[n] = of[j]
+                    n += 1
+                hits[of[j]] += 1
+    found = 0
+    for i in range(n):
+        f = touched[i]
+        if hits[f] >= need[f]:
+            out[found] = f
             found += 1
         hits[f] = 0
     return found

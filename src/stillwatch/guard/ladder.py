@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import xxhash
 
 from stillwatch.guard.policy import KINDS, MILDEST_ACTING, STRENGTH, Action, Rule, microseconds
@@ -79,6 +80,20 @@ class Ladder:
             )
             self._allows[reason, lacked] = found
         return found
+
+    def told(self, decision: Decision, fits: tuple[int, ...], now_us: int) -> Decision:
+        """The decision with a tag for the partners whose fingerprints (by number) the request fits; the same action.
+
+        Where nothing else is known of the account, the reason says so.
+        """
+        meta = self._snapshot.meta
+        if now_us > meta.expires_us:
+            return decision
+        names = tuple(sorted({meta.intel[f].partner for f in fits if now_us < meta.intel[f].until_us}))
+        if not names:
+            return decision
+        reason = "partner_wording" if decision.reason in ("nothing_known", "no_rule") else decision.reason
+        return msgspec.structs.replace(decision, reason=reason, partners=names)
 
     def heard(self, facts: Iterable[Fact], now_us: int) -> None:
         """Somebody of these groups sent something: a campaign that is being refused is not over."""

@@ -106,6 +106,22 @@ def map_snapshot(path: Path, secret: Secret, meta: type[Any]) -> tuple[Any, dict
         raise SnapshotError("the snapshot's header cannot be used", where=where, hint=_AGAIN) from error
 
 
+def header_in(data: bytes, where: Where, meta: type[Any]) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """(meta, shapes of the arrays) of a snapshot's bytes; nobody who lacks the secret can tell whether they are true.
+
+    SnapshotError where they are no snapshot of this version.
+    """
+    try:
+        magic, version, _, whole, length, _ = _FIXED.unpack_from(data)
+        if (magic, version, whole) == (MAGIC, VERSION, len(data)):
+            header = msgspec.json.decode(data[HEAD : HEAD + length], type=_Header)
+            shapes = {name: place.shape for name, place in header.arrays.items()}
+            return msgspec.json.decode(header.meta, type=meta), shapes
+    except (ValueError, struct.error, msgspec.DecodeError) as error:
+        raise SnapshotError("the snapshot's header cannot be used", where=where, hint=_AGAIN) from error
+    raise SnapshotError("this is no snapshot of this version", where=where, hint=_AGAIN)
+
+
 def _copied(handle: IO[bytes], copy: IO[bytes]) -> Iterator[bytes]:
     while part := handle.read(1 << 20):
         copy.write(part)

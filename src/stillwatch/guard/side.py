@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from stillwatch.guard.secret import Secret
 Made = dict[str, npt.NDArray[Any]]
 
 
-def vouched(accounts: pa.Table | None, references: pa.Table | None, secret: Secret) -> npt.NDArray[np.uint64]:
-    """Accounts for which the operator's word stands, by the tables alone; sorted."""
-    names: list[str] = []
+def vouched(
+    accounts: pa.Table | None, references: pa.Table | None, secret: Secret, freed: Collection[str] = ()
+) -> npt.NDArray[np.uint64]:
+    """Accounts for which the operator's word stands, by the tables and by appeals alone; sorted."""
+    names: list[str] = [*freed]
     if accounts is not None:
         column = {name: accounts.column(name).to_pylist() for name in accounts.column_names}
         blank = [None] * accounts.num_rows

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from stillwatch.guard.kernel import families_in, families_of, find
+from stillwatch.guard.kernel import families_in, families_of, find, partners_in
 from stillwatch.guard.snapshot import Arrays, Snapshot
 from stillwatch.guard.subject import ADDRESS, BODY, PROMPT, Subject
 from stillwatch.ingest.bodies import asking_columns
+from stillwatch.schema.intel import HASH_HEX, HASHED_AFTER
 from stillwatch.schema.tables import REDACTION_MARKERS
 from stillwatch.sketch.fold import basic_plane, mathematical
 from stillwatch.views.base import hash_one, mix_one
@@ -29,6 +30,8 @@ MOST_PARTS, MOST_ITEMS = 20_000, 200_000
 """Objects and arrays, and what stands between commas, of a body beyond which it is not read: 10^6 empty messages
 (3 MB) took 6 s."""
 MOST_CACHED = 1 << 14
+MOST_HASHED = 256
+"""Postings of one text that are compared with partners' fingerprints, by key: 0.1 ms of one core."""
 _IPV4 = re.compile(r"(::ffff:)?(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})")
 ROUTABLE = frozenset(range(1, 224)) - {10, 100, 127, 169, 172, 192, 198, 203}
 """First numbers under which every IPv4 address is routable: no need to ask `ipaddress`, which takes 20 us."""
@@ -53,6 +56,7 @@ class _Text:
         self._call = 0
         self._plane, self._math = basic_plane(), mathematical()
         self._spans = np.zeros((1, 2), np.int64)
+        self._size = np.zeros(1, np.int64)
         self._room(1 << 14)
 
     def _room(self, size: int) -> None:
@@ -68,9 +72,14 @@ class _Text:
         found = families_of(
             data, self._plane, self._math, self._tokens, self._spans, self._post, self._table, self._family,
             self._place, self._need, self._seen, self._call, self._hits, self._touched, self._out,
+            self._size,
         )  # fmt: skip
         out: list[int] = self._out[:found].tolist() if found > 0 else []
         return out
+
+    def postings(self) -> npt.NDArray[np.uint64]:
+        """Of the text that `families` saw last; to be used before the next."""
+        return self._post[: self._size[0]]
 
     def families_of_sketch(self, sketch: Sketched) -> list[int]:
         """The same of a text's sketch."""
@@ -92,6 +101,30 @@ class Sketched:
     level: int
 
 
+class _Partners:
+    """Fingerprints of partners, with the scratch that the kernel needs."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        self._seen = np.zeros(len(arrays.intel_hash), np.int64)
+        count = len(arrays.intel_need)
+        self._hits, self._touched, self._out = (np.zeros(count, np.int32) for _ in range(3))
+        self._chosen, self._short = (np.empty(MOST_HASHED + 1, np.uint64) for _ in range(2))
+        self._head = np.frombuffer(HASHED_AFTER.ljust(64, b"\0"), np.uint8).copy()
+        self._call = 0
+
+    def fit(self, post: npt.NDArray[np.uint64]) -> tuple[int, ...]:
+        """Numbers of the fingerprints that a text's postings fit."""
+        a = self._arrays
+        self._call += 1
+        found = partners_in(
+            post, a.intel_level, a.intel_inner, a.intel_outer, self._head, len(HASHED_AFTER), 4 * HASH_HEX,
+            a.intel_hash, a.intel_offsets, a.intel_of, a.intel_need, self._seen, self._call, self._hits,
+            self._touched, self._chosen, self._short, self._out,
+        )  # fmt: skip
+        return tuple(self._out[:found].tolist()) if found else ()
+
+
 class Sight:
     """Reads requests. Not for two threads at once."""
 
@@ -104,6 +137,10 @@ class Sight:
         self._systems: dict[int, list[int]] = {}
         self._hashes: dict[tuple[str, int], int] = {}
         self._addresses: dict[str, int] = {}
+        self._partners = _Partners(a) if snapshot.meta.intel else None
+        self._system_fits: dict[int, tuple[int, ...]] = {}
+        self.fits: tuple[int, ...] = ()
+        """Fingerprints of partners (`Meta.intel`) that the request seen last fits."""
 
     def look(
         self,
@@ -117,6 +154,7 @@ class Sight:
         Sketches stand for texts that the subject lacks.
         """
         lacked = 0
+        self.fits = ()
         prompt: Any = subject.prompt
         system: Any = subject.system
         hashes: Any = subject
@@ -133,6 +171,8 @@ class Sight:
             lacked |= PROMPT
         elif prompt and prompt not in REDACTION_MARKERS:
             places += self._prompt.families(prompt)
+            if self._partners is not None:
+                self.fits = self._partners.fit(self._prompt.postings())
         if type(system) is str and 0 < len(system) <= MOST_TEXT and system not in REDACTION_MARKERS:
             places += self._of_system(system)
         elif system is None and system_sketch is not None:
@@ -163,6 +203,10 @@ class Sight:
         found = self._systems.get(name)
         if found is None:
             found = self._remember(self._systems, name, self._system.families(text))
+            if self._partners is not None:
+                self._remember(self._system_fits, name, self._partners.fit(self._system.postings()))
+        if self._partners is not None:
+            self.fits += self._system_fits.get(name, ())
         return found
 
     def _of_system_sketch(self, sketch: Sketched) -> list[int]:

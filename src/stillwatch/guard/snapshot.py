@@ -46,6 +46,14 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """The scan lists it no more, because what would show it is being refused (`guard.carry`)."""
 
 
+class Heeded(msgspec.Struct, frozen=True, kw_only=True):
+    """One fingerprint of a partner, by number."""
+
+    partner: str
+    indicator: str
+    until_us: int
+
+
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """The header of a snapshot."""
 
@@ -73,6 +81,10 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     policy_name: str
     decisions: tuple[Standing, ...]
     decisions_head: str
+    appeals_head: str = ""
+    """Hash of the last row of the file of appeals; empty where none was given."""
+    intel: tuple[Heeded, ...] = ()
+    """Fingerprints of partners that requests are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +151,19 @@ class Arrays:
     """Keyed hash of the account that each API key belongs to."""
     exit_first: I64
     exit_last: I64
+    intel_inner: npt.NDArray[np.uint32]
+    """States of `sketch.keyed` by key that was agreed on with a partner, shape (keys, 8). Whoever reads the snapshot
+    can hash postings under these keys."""
+    intel_outer: npt.NDArray[np.uint32]
+    intel_level: I8
+    """Selection level of the postings that fingerprints under each key are made of."""
+    intel_hash: U64
+    """Key and short hash, sorted."""
+    intel_offsets: I64
+    """By hash: the fingerprints that have it."""
+    intel_of: I32
+    intel_need: I32
+    """Hashes that a text must hold, by fingerprint."""
 
 
 @dataclass(frozen=True)

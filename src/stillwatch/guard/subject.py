@@ -65,6 +65,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Evidence for membership, over all views but the strongest."""
     lacked: tuple[str, ...] = ()
     """Inputs that the decision had to do without."""
+    partners: tuple[str, ...] = ()
+    """Partners a fingerprint of whom the request's wording fits: a tag, which changes no action. Not for callers."""
 
 
 INPUTS = ("account", "prompt", "address", "time", "body", "hours")

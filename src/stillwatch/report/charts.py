@@ -29,8 +29,11 @@ class Step:
     bits: float
 
 
-def waterfall(steps: Sequence[Step], label: str) -> str:
-    """A staircase of bits: each bar begins where the one before ends; what speaks against goes back."""
+def waterfall(steps: Sequence[Step], label: str, *, sums: bool = False) -> str:
+    """A staircase of bits: each bar begins where the one before ends; what speaks against goes back.
+
+    `sums`: the steps are those of one account, and their sum is its bits.
+    """
     if not steps:
         return "<p class='small'>Nothing was found.</p>"
     drawn = [math.copysign(min(abs(s.bits), LONGEST_STEP), s.bits) for s in steps]
@@ -71,7 +74,7 @@ def waterfall(steps: Sequence[Step], label: str) -> str:
     return (
         f"<div class='rows steps' role='group' aria-label='{escape(label)}'>{''.join(rows)}</div>"
         "<p class='soft small'>Each bar begins where the one above it ends. 10 bits: one chance in a thousand; 20 "
-        f"bits: one in a million.{cut} The kinds are not independent, so no total is claimed.</p>"
+        f"bits: one in a million.{cut}{'' if sums else ' The kinds are not independent, so no total is claimed.'}</p>"
     )
 
 

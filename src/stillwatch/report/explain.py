@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from stillwatch.campaign.techniques import ATLAS_VERSION, ATTACK_VERSION, techniques
 from stillwatch.report import words
 from stillwatch.schema.errors import ResultError
 from stillwatch.schema.results import Claim, Evidence, Group
@@ -88,9 +89,18 @@ def _group(results: Results, group: Group) -> str:
     lines += ["", "Timeline (UTC)"]
     lines += [_wrapped(event.text, 20, f"  {words.minute(event.ts)}  ") for event in group.timeline]
     lines += ["", _wrapped(f"Recommended: {group.recommended_action}")]
-    if group.atlas:
-        lines.append(f"MITRE ATLAS: {', '.join(group.atlas)}")
-    return "\n".join(lines)
+    return "\n".join(lines + _techniques(group))
+
+
+def _techniques(group: Group) -> list[str]:
+    shown = techniques(group)
+    if not shown:
+        return []
+    lines = ["", f"Techniques of ATLAS {ATLAS_VERSION} and ATT&CK {ATTACK_VERSION}, each with what shows it"]
+    for technique in shown:
+        lines.append(_wrapped(f"{technique.name} ({technique.tactic})", 18, f"  {technique.id:<16}"))
+        lines.append(_wrapped(technique.because, 18))
+    return lines
 
 
 def _claim(claim: Claim) -> list[str]:

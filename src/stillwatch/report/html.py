@@ -25,7 +25,7 @@ def render(results: Results) -> str:
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>Stillwatch report</title><style>{_style()}</style></head><body><main>",
+        f"<title>Stillwatch report</title><style>{style()}</style></head><body><main>",
         _head(run, by_verdict),
         _sight(run),
         _overview(named),
@@ -51,7 +51,8 @@ def render(results: Results) -> str:
 
 
 @cache
-def _style() -> str:
+def style() -> str:
+    """The style of every page, without a network."""
     return resources.files("stillwatch.report").joinpath("report.css").read_text(encoding="utf-8")
 
 

@@ -33,6 +33,7 @@ KINDS = {
     "FANOUT": "Who is behind the accounts",
     "DIRECT": "Direct test",
     "CONTEXT": "Circumstance",
+    "PARTNER": "What a partner reports",
     "COUNTER": "Against",
     "ALL": "Mixture and multiplicity",
 }

@@ -50,6 +50,8 @@ class Assignment:
     """What single keys add, per view; for campaigns and leads."""
     yardstick: Yardstick | None = None
     """None for cleared groups."""
+    freed: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Accounts that the evidence would name, and that an appeal freed: they are named nowhere."""
 
     def strong(self) -> Assignment:
         """Without the members that stand on one view."""
@@ -62,6 +64,7 @@ class Assignment:
             self.weak[kept],
             {view: steps.of(kept) for view, steps in self.steps.items()},
             self.yardstick,
+            self.freed,
         )
 
 
@@ -139,6 +142,7 @@ def assign(judged: Judged, findings: list[Finding], honest: list[I64]) -> list[A
             keep = core | (recruit & ~blocked[accounts])
         steps: dict[str, wf.Steps] = {}
         measured: Yardstick | None = None
+        again = np.zeros(0, np.int64)
         if finding.verdict != "cleared":
             for view, index in evidence.indexes.items():
                 steps[view] = wf.steps(
@@ -148,9 +152,13 @@ def assign(judged: Judged, findings: list[Finding], honest: list[I64]) -> list[A
             if finding.together is None:
                 measured = Yardstick(finding.members, accounts, bits["TIME"])
         mine = {view: b[keep] for view, b in bits.items()}
-        weak = core & (_besides(bits) < HALF_WAY * np.log2(n / len(finding.members)))
+        one_view = _besides(bits) < HALF_WAY * np.log2(n / len(finding.members))
+        weak = core & one_view
+        if finding.verdict != "cleared" and context.units.freed.any():
+            alike = evidence.belongs(bits, len(finding.members), linked(bits["LINK"][core]))[0]
+            again = accounts[context.units.freed[accounts] & (alike | recruit) & ~one_view]
         chosen = (core & ~joined)[keep]
-        return Assignment(accounts[keep], chosen, total[keep], mine, weak[keep], steps, measured)
+        return Assignment(accounts[keep], chosen, total[keep], mine, weak[keep], steps, measured, again)
 
     return each(settle, range(len(findings)))
 

@@ -120,6 +120,7 @@ def _named(finding: Finding, assignment: Assignment) -> Assignment:
 
     The tests were made on the group, which those accounts belong to: only their names are held back.
     """
+    finding.freed = len(assignment.freed)
     if finding.verdict != "campaign" or not assignment.weak.any():
         return assignment
     strong = assignment.strong()

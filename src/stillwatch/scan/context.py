@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,9 @@ from stillwatch.scan.units import Units
 from stillwatch.views.base import F64, I64, KeyTable, mix
 from stillwatch.views.families import Families
 from stillwatch.views.time import TimeView, build_time_view
+
+if TYPE_CHECKING:
+    from stillwatch.scan.partner import Fit, Heard
 
 NEVER = np.iinfo(np.int64).max
 PUBLIC_HOLDERS = 50
@@ -198,6 +202,12 @@ class Finding:
     entity_share: float = 0.0
     withheld: int = 0
     """Members that are not named, because they stand on one view."""
+    freed: int = 0
+    """Accounts that the evidence would name, and that an appeal freed."""
+    partners: tuple[Fit, ...] = ()
+    """Fingerprints of partners that fit the group's own wording."""
+    leans: bool = False
+    """Whether the verdict would be weaker without them."""
     together: Together | None = None
     """Set where wording and links found the group at once: both views are used up, and every wording counts from its
     first use."""
@@ -235,6 +245,8 @@ class Judged:
     """References that the scores were compared with."""
     asked: dict[str, F64]
     """All p of the run from which q-values came, by the name of their list (`schema.proof`); but for the scores'."""
+    heard: Heard | None = None
+    """What became of partners' indicators; None where the scan had none."""
 
 
 def prepare(reduced: Reduced, units: Units, seed: int) -> Context:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stillwatch.campaign.record import (
-    ATLAS,
     DIRECT_WORDS,
+    FREED_WORDS,
     TEAMS_WORDS,
     VIEW_WORDS,
     SharedKey,
@@ -24,6 +24,7 @@ from stillwatch.campaign.record import (
     ranked,
     timeline,
 )
+from stillwatch.campaign.techniques import atlas_ids
 from stillwatch.detect.discover import core_keys
 from stillwatch.ingest.read import Log
 from stillwatch.scan.assign import Assignment, Yardstick, typical_keys
@@ -33,6 +34,7 @@ from stillwatch.scan.content import capabilities, counts, elicitation
 from stillwatch.scan.context import DIRECT_REACH, NEVER
 from stillwatch.scan.grouprows import GroupRows
 from stillwatch.scan.judge import CONFIRM_LEVEL, Context, Finding, Judged
+from stillwatch.scan.partner import evidence_of
 from stillwatch.scan.proof import proof_tables
 from stillwatch.scan.scoring import scoring_tables
 from stillwatch.scan.shared import account_steps, shared_kinds
@@ -118,7 +120,7 @@ def tabulate(
             group = msgspec.structs.replace(
                 group, evidence=group.evidence + unusual, counter_evidence=group.counter_evidence + usual
             )
-        groups.append(group)
+        groups.append(msgspec.structs.replace(group, atlas=atlas_ids(group)))
         if finding.verdict == "campaign":
             proved.append((name, finding))
         if finding.verdict == "campaign" and assignment.yardstick is not None:
@@ -226,12 +228,16 @@ def _evidence(judged: Judged, finding: Finding) -> tuple[list[Evidence], list[Ev
         else:
             text = not_fired(direct.name, direct.observed, direct.expected)
             against.append(Evidence(kind="COUNTER", signal=direct.name, bits=0.0, text=text))
+    evidence += evidence_of(finding)
     if finding.fired(judged.direct_level) and only_signups(finding, judged.direct_level):
         text = TEAMS_WORDS.format(100 * finding.web)
         against.append(Evidence(kind="COUNTER", signal="came_together", bits=0.0, text=text))
     if finding.withheld:
         text = f"{finding.withheld:,} more belong to it by one kind of evidence alone; they are not named."
         against.append(Evidence(kind="COUNTER", signal="withheld", bits=0.0, text=text))
+    if finding.freed:
+        text = FREED_WORDS[finding.freed > 1].format(finding.freed)
+        against.append(Evidence(kind="COUNTER", signal="appeal", bits=0.0, text=text))
     if finding.openness.share >= 0.25:
         kind = finding.openness.kind.replace("_", " ")
         text = f"{100 * finding.openness.share:.0f} % of the members stand behind one {kind}."
@@ -301,7 +307,7 @@ def _group(
         activity=activity.tolist(),
         entities=len(np.unique(owners[owners >= 0])),
         recommended_action=action(finding.verdict),  # type: ignore[arg-type]
-        atlas=ATLAS[finding.verdict],
+        atlas=[],
         shared=shared_kinds(context, finding),
     )
 

@@ -21,6 +21,7 @@ from stillwatch.engine.threads import each, workers
 from stillwatch.scan.collect import Reduced
 from stillwatch.scan.context import TEMPLATE_KEYS, Context, Finding, Judged, prepare
 from stillwatch.scan.grouprows import GroupRows
+from stillwatch.scan.partner import Intel, compare
 from stillwatch.scan.refine import Evidence, recruit, refine
 from stillwatch.scan.tied import named_without_signups, tied_groups
 from stillwatch.scan.units import Units
@@ -318,7 +319,9 @@ def explanations(context: Context, rows: GroupRows, finding: Finding) -> None:
     )
 
 
-def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silent) -> Judged:
+def judge(
+    reduced: Reduced, units: Units, seed: int, progress: Progress = _silent, intel: Intel | None = None
+) -> Judged:
     """Run stages 2 to 6."""
     progress("prepare", 0, 1)
     context = prepare(reduced, units, seed)
@@ -327,8 +330,9 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
     tested = confirmed(context, found, progress)
     references = settled_references(context, [f for f in tested if f.reference >= 0 and f.q <= CONFIRM_LEVEL])
     coordinated = [f for f in tested if f.reference < 0 and f.q <= CONFIRM_LEVEL]
-    # What known-honest groups share is no evidence; and a contract is the operator's word on its own accounts only.
-    able = ~units.gateway & (units.honest_group < 0)
+    # What known-honest groups share is no evidence; and a contract, or an appeal, is the operator's word on its own
+    # accounts only.
+    able = ~units.gateway & (units.honest_group < 0) & ~units.freed
     findings = [
         finding
         for chosen in (able & ~units.contract, able & units.contract)
@@ -347,13 +351,14 @@ def judge(reduced: Reduced, units: Units, seed: int, progress: Progress = _silen
     with ThreadPoolExecutor(workers()) as pool:
         for number, _ in enumerate(pool.map(explain, references + findings)):
             progress("explain", number, len(references) + len(findings))
+    heard = None if intel is None else compare(context, findings, intel)
     outcome, level = decide(context, findings, references)
     asked = {
         "coordinated": np.array([f.p for f in tested if f.reference < 0]),
         "coordinated_reference": np.array([f.p for f in tested if f.reference >= 0]),
         "tied": tied,
     }
-    return Judged(context, findings, references, len(found), outcome, level, references, asked)
+    return Judged(context, findings, references, len(found), outcome, level, references, asked, heard)
 
 
 __all__ = ["CONFIRM_LEVEL", "Context", "Finding", "Judged", "judge"]

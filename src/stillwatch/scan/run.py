@@ -18,6 +18,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pyarrow as pa
 
+from stillwatch.campaign.freed import Freed
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.campaign.record import iso
 from stillwatch.engine.memory import peak_memory_mib
@@ -28,6 +29,7 @@ from stillwatch.scan.conclude import ROADS, conclude
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
+from stillwatch.scan.partner import Heard, Intel, notes_of
 from stillwatch.scan.sight import BUSY, Seen, known_accounts, sights, table_sights
 from stillwatch.scan.units import align
 from stillwatch.schema.errors import EmptyLogError, UsageError
@@ -49,8 +51,9 @@ class Options:
     most_references: int | None = None
     """Use at most so many reference groups (the arena measures 0, 20, 50); None: all."""
 
-    def digest(self, tables: Sequence[TableUsed] = (), rules: str = "") -> str:
-        """SHA-256 of the options, of the lookup tables at hand and of the rule pack (by its digest), hex."""
+    def digest(self, tables: Sequence[TableUsed] = (), rules: str = "", appeals: str | None = None) -> str:
+        """SHA-256 of the options, of the lookup tables at hand, of the rule pack and of the appeals (both by their
+        digests), hex."""
         plain: dict[str, object] = {
             "seed": self.seed,
             "roads": list(self.roads),
@@ -59,6 +62,8 @@ class Options:
         }
         if tables:
             plain["tables"] = {table.name: table.digest for table in tables}
+        if appeals is not None:
+            plain["appeals"] = appeals
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -76,6 +81,8 @@ class Scanned:
     run_info: dict[str, object] = field(default_factory=dict)
     scoring: dict[str, pa.Table] = field(default_factory=dict)
     proof: dict[str, pa.Table] = field(default_factory=dict)
+    heard: Heard | None = None
+    """What became of partners' indicators; None where the scan had none."""
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -114,8 +121,12 @@ class How(TypedDict, total=False):
     """The rule pack that tells what requests ask for; that of this version by default."""
     keep_refused: bool
     """List refused rows with their bytes, which may hold anything that a log holds."""
+    freed: Freed | None
+    """What was decided after appeals; part of the configuration digest."""
     earlier: Earlier | None
     """An earlier scan: groups that go on from its groups keep their ids."""
+    intel: Intel | None
+    """Indicators of partners; the results name those in force by digest."""
     progress: Progress
 
 
@@ -157,9 +168,10 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
             if "accounts" not in tables and owners.num_rows:
                 tables["accounts"] = owners
             reduced = collector.finish(tables.get("accounts"))
-            units = align(reduced, tables, lookups)
+            freed = how.get("freed")
+            units = align(reduced, tables, lookups, frozenset() if freed is None else freed.accounts)
             marks["reduce"] = time.monotonic() - started
-            judged = judge(reduced, units, settings[0].seed, progress)
+            judged = judge(reduced, units, settings[0].seed, progress, how.get("intel"))
             marks["judge"] = time.monotonic() - started
             refusals = log.refusals_with_bytes() if how.get("keep_refused") else list(log.refusals)
             inputs = _inputs(log, rows, refusals)
@@ -170,6 +182,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
             releases = release_events(tables.get("releases"))
             sight = [*sights(_seen(reduced, tables)), *table_sights(lookups)]
             earlier = how.get("earlier")
+            used = [*lookups.used, *_intel_used(judged.heard)]
 
             def outcome(options: Options) -> Scanned:
                 progress("members", 0, 1)
@@ -189,7 +202,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                 compared = concluded.judged.conformal
                 run = Run(
                     version=version(),
-                    config_digest=options.digest(lookups.used, rules.digest),
+                    config_digest=options.digest(used, rules.digest, None if freed is None else freed.digest),
                     seed=options.seed,
                     inputs=inputs,
                     accounts=reduced.accounts,
@@ -206,8 +219,9 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     sight=sight,
                     releases=releases,
                     notes=_notes(concluded.judged, concluded.listed),
-                    tables=list(lookups.used),
+                    tables=used,
                     previous=None if earlier is None else earlier.digest,
+                    appeals=None if freed is None else freed.digest,
                     side=side,
                 )
                 info = {
@@ -231,11 +245,20 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
                     info,
                     result.scoring,
                     result.proof,
+                    judged.heard,
                 )
 
             return [outcome(options) for options in settings]
         finally:
             collector.close()
+
+
+def _intel_used(heard: Heard | None) -> list[TableUsed]:
+    """Partners' indicators as a table that the scan had. Where none is in force, the results are those of a scan that
+    was given none."""
+    if heard is None or heard.digest is None:
+        return []
+    return [TableUsed(name="partner_indicators", rows=len(heard.live), digest=heard.digest)]
 
 
 def _read(log: Log, collector: Collector, progress: Progress) -> dict[int, int]:
@@ -317,9 +340,15 @@ def _notes(judged: Judged, listed: Sequence[Finding]) -> list[str]:
         notes.append(
             f"{shut} accounts of registered gateways without verified end users were not judged as accounts."
         )
+    free = int(judged.context.units.freed.sum())
+    if free:
+        count = "One account was" if free == 1 else f"{free:,} accounts were"
+        notes.append(f"{count} freed by an appeal, and named in no campaign or lead.")
     if reduced.untagged:
         notes.append(
             f"{reduced.untagged:,} prompts came as sketches with tags of another rule pack than version "
             f"{reduced.rules.version}: what they ask for was not read."
         )
+    if judged.heard is not None:
+        notes += notes_of(judged.heard)
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,8 @@ class Units:
     """Registered gateway whose end users are not verified: judged by its streams only."""
     contract: Bool
     """The operator's contract permits distillation or evaluation."""
+    freed: Bool
+    """A person decided after an appeal that the account belongs to no campaign."""
     created_us: I64
     signup_month: I64
     tier: I64
@@ -65,7 +68,7 @@ class Units:
     @property
     def excused(self) -> Bool:
         """Accounts that the operator's word stands for: whatever they share, they join no campaign."""
-        return self.gateway | (self.honest_group >= 0) | self.contract
+        return self.gateway | (self.honest_group >= 0) | self.contract | self.freed
 
     @property
     def honest_group(self) -> I64:
@@ -81,8 +84,13 @@ def _codes(values: list[Any]) -> I64:
     return np.array([names.get(v, -1) for v in values], np.int64)
 
 
-def align(reduced: Reduced, side: dict[str, pa.Table], lookups: Lookups = NO_LOOKUPS) -> Units:
-    """Look the accounts up in the side tables, and their mail domains in the lookup tables."""
+def align(
+    reduced: Reduced,
+    side: dict[str, pa.Table],
+    lookups: Lookups = NO_LOOKUPS,
+    freed: AbstractSet[str] = frozenset(),
+) -> Units:
+    """Look the accounts up in the side tables, and their mail domains in the lookup tables. `freed`: by an appeal."""
     n = reduced.accounts
     owner = [name.partition(SEPARATOR)[0] for name in reduced.principals]
     split = np.array([SEPARATOR in name for name in reduced.principals], bool)
@@ -134,6 +142,7 @@ def align(reduced: Reduced, side: dict[str, pa.Table], lookups: Lookups = NO_LOO
         declared=np.where(personal, -1, claimed),
         reference=_references(side.get("references"), owner),
         gateway=registered & ~split,
+        freed=np.array([name in freed for name in reduced.principals], bool),
         contract=np.array([c in ("distillation-permitted", "evaluation") for c in contract], bool),
         created_us=np.where(personal, 0, created_us),
         signup_month=np.where(personal | (created_us == 0), -1, created_us // (30 * DAY_US)),

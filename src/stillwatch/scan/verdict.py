@@ -26,6 +26,12 @@ pass to each other. Without it, such a group may be anybody's customers.
 """
 WIDE_SPACE = 4.0
 """Item space (log10 of different things) that is wide however many requests there are; public sets have hundreds."""
+WORDING = {"FORM", "FORM AND LINK"}
+"""Kinds of evidence beside which a partner's fingerprint of wording is no second one."""
+LEAST_BESIDE = 2
+"""Own kinds of evidence besides wording that a partner's word needs beside it."""
+CONFIRMED_P = 0.025
+"""p of a view that counts as one of them."""
 LEAST_OWN = 20
 """Requests of its own families below which nothing can be said about what a group asks for."""
 
@@ -100,6 +106,18 @@ def used_up(finding: Finding, fired: Sequence[Direct]) -> bool:
     return finding.together is not None and {d.view for d in fired} <= TOGETHER
 
 
+def partner_counts(finding: Finding, fired: Sequence[Direct]) -> bool:
+    """Whether a partner's fingerprint is one more kind of evidence: beside two own kinds that are not wording, one
+    of them a direct test.
+
+    Nothing here can check what a partner says, so that it must not decide alone or together with wording, which is
+    what it is about.
+    """
+    direct = {d.view for d in fired} - WORDING
+    views = {t.view for t in finding.tested if t.p <= CONFIRMED_P} | {finding.view_found}
+    return bool(finding.partners and direct) and len((views | direct) - WORDING) >= LEAST_BESIDE
+
+
 def _singled_out(context: Context, finding: Finding, level: float) -> bool:
     """Whether references are asked about this group: not about those that the operator has vouched for."""
     if context.units.contract[finding.members].all():
@@ -128,6 +146,9 @@ def settle(
     kinds = {d.view for d in fired} | ({"EVERY VIEW"} if agreed else set())
     if fired and not came_together:
         kinds |= {d.view for d in finding.beside(level)}
+    own = len(kinds)
+    if not came_together and partner_counts(finding, fired):
+        kinds |= {"PARTNER"}
     hidden = finding.openness.known and finding.openness.share < BARE_SHARE
     passed = not finding.relayed or bool(kinds & PASSED_ON)
     if len(kinds) >= 2 and hidden and passed and _harvested(finding):
@@ -158,6 +179,7 @@ def settle(
         finding.verdict, finding.why = "lead", "few_references"
     else:
         finding.verdict, finding.why = "lead", "not_harvest_like"
+    finding.leans = finding.verdict == "campaign" and finding.roads == ("direct",) and own < 2
 
 
 def _harvested(finding: Finding) -> bool:

@@ -119,6 +119,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Different declared or verified owners among the members."""
     recommended_action: str
     atlas: list[str]
+    """Ids of the MITRE ATLAS techniques that the observations justify; none of a lead or a cleared group."""
     shared: list[SharedKind] = []
     """Largest share of members first."""
     merged_from: list[str] = []
@@ -181,6 +182,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """
     previous: str | None = None
     """Digest of the earlier results whose group ids were kept."""
+    appeals: str | None = None
+    """Hash of the last row of the file of appeals that was given; the configuration digest covers it."""
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):

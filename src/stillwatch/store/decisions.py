@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -98,8 +98,8 @@ class Signer:
         """The public key as policies list it."""
         return "ed25519:" + b64encode(self._private.public_key().public_bytes_raw()).decode()
 
-    def sign(self, did: Did, digest: str) -> str:
-        """Signature over what is done with a decision, base64."""
+    def sign(self, did: str, digest: str) -> str:
+        """Signature over what is done with a decision (`Did`; `store.appeals` has words of its own), base64."""
         return b64encode(self._private.sign(_message(did, digest))).decode()
 
 
@@ -140,7 +140,7 @@ def read_private(path: Path, ed25519: Any) -> Any:
     return private
 
 
-def signed(did: Did, digest: str, key: str, signature: str) -> bool:
+def signed(did: str, digest: str, key: str, signature: str) -> bool:
     """Whether `signature` is `key`'s over `did` and `digest`. MissingExtraError without the extra `guard`."""
     ed25519 = ed25519_module()
     from cryptography.exceptions import InvalidSignature
@@ -221,6 +221,37 @@ def standing(rows: Sequence[Row], at: datetime) -> list[Standing]:
     return [decision for decision in found.values() if decision.order.expires > at]
 
 
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """From when to when a decision was in force."""
+
+    campaign: str
+    action: str
+    begin: datetime
+    end: datetime
+
+
+def spans(rows: Sequence[Row], alone: Collection[str]) -> list[Span]:
+    """When each decision was in force: from its proposal where one person may order the action (`alone`), else from
+    its first approval, until it ran out or was revoked. Decisions that nobody approved in time were never in force.
+    """
+    orders = {row.digest: row.order for row in rows if row.order is not None}
+    begin: dict[str, datetime] = {}
+    end = {digest: order.expires for digest, order in orders.items()}
+    for row in rows:
+        order = orders.get(row.digest)
+        if order is None or row.at > end[row.digest]:
+            continue
+        if row.did == "approve" or (row.did == "propose" and order.action in alone):
+            begin.setdefault(row.digest, row.at)
+        elif row.did == "revoke":
+            end[row.digest] = row.at
+    return [
+        Span(campaign=order.campaign, action=order.action, begin=begin[digest], end=end[digest])
+        for digest, order in orders.items()
+        if digest in begin and begin[digest] < end[digest]
+    ]
+
+
 def propose(path: Path, order: Order, signer: Signer) -> Row:
     """Add a proposal."""
     if order.expires.tzinfo is None or order.at.tzinfo is None:
@@ -252,7 +283,7 @@ def expire(path: Path, at: datetime) -> list[Row]:
 def _append(
     path: Path, did: Did, at: datetime, digest: str, signer: Signer | None, order: Order | None = None
 ) -> Row:
-    with _alone(path):
+    with alone(path, "the decisions"):
         rows = read_decisions(path)
         # What ran out may still be noted as expired; nothing else happens to it.
         now = datetime.min.replace(tzinfo=UTC) if did == "expire" else at
@@ -289,14 +320,14 @@ def _append(
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Nobody else adds a row meanwhile."""
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Nobody else adds a row to the file meanwhile. OutputError where it cannot be written; `what` is its name."""
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = lock.open("a")
     except OSError as error:
-        raise unwritable(error, str(path), "the decisions") from error
+        raise unwritable(error, str(path), what) from error
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -11,8 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillwatch.schema.errors import ResultError, Where
 from stillwatch.schema.journal import Json
+from stillwatch.store.appeals import Row as Appeal
 from stillwatch.store.decisions import Did, Row
+from stillwatch.store.erasures import first_digest, read_erasures
 from stillwatch.store.public import public_group
 from stillwatch.store.results import read_findings, results_digest
 
@@ -24,6 +30,7 @@ KINDS: dict[Did, str] = {
     "revoke": "reversal",
     "expire": "expiry",
 }
+APPEALS = ("appeal", "appeal_reversal")
 MOST_INPUTS = 1000
 """Inputs that a scan's event names one by one; more are named by the digest of all."""
 
@@ -40,7 +47,8 @@ def of_results(folder: Path) -> list[Event]:
     another one with the same outcome by its folder's name.
     """
     run = folder.name if RUN.fullmatch(folder.name) else None
-    scan, digest = read_findings(folder).run, results_digest(folder)
+    # A folder from which an account was taken out is told of as it was written, and what was done to it after that.
+    scan, digest = read_findings(folder).run, first_digest(folder, results_digest(folder))
     inputs = sorted(entry.digest for entry in scan.inputs)
     told: dict[str, Json] = {
         "results": digest,
@@ -59,7 +67,13 @@ def of_results(folder: Path) -> list[Event]:
     if run is not None:
         told["run"] = run
     groups = json.loads((folder / "findings.json").read_bytes())["groups"]
-    return [("scan", told | {"groups": len(groups)}), *(_finding(group, digest, run) for group in groups)]
+    found = [_finding(group, digest, run) for group in groups]
+    return [("scan", told | {"groups": len(groups)}), *found, *of_erasures(folder)]
+
+
+def of_erasures(folder: Path) -> list[Event]:
+    """Each account that was taken out of a folder, as one `forgotten`."""
+    return [("forgotten", erasure.payload) for erasure in read_erasures(folder)]
 
 
 def _finding(group: dict[str, Json], results: str, run: str | None) -> Event:
@@ -74,6 +88,20 @@ def _sha256(plain: Mapping[str, Json]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def of_tables(folder: Path) -> list[Event]:
+    """Each table that was written to a folder (`ingest`, `sketch`), as one `partition`. ResultError if unreadable."""
+    events: list[Event] = []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            data = path.read_bytes()
+            rows = pq.read_metadata(path).num_rows
+        except (OSError, pa.ArrowException) as error:
+            raise ResultError("a table is missing or damaged", where=Where(path.name)) from error
+        told: dict[str, Json] = {"file": path.name, "rows": rows, "sha256": hashlib.sha256(data).hexdigest()}
+        events.append(("partition", told))
+    return events + of_erasures(folder)
+
+
 def of_decisions(rows: Sequence[Row]) -> list[Event]:
     """Each row of a file of decisions, by its hash: `decision`, `approval`, `reversal`, `expiry`."""
     events: list[Event] = []
@@ -82,4 +110,22 @@ def of_decisions(rows: Sequence[Row]) -> list[Event]:
         if row.order is not None:
             told |= {"group": row.order.campaign, "action": row.order.action, "policy": row.order.policy}
         events.append((KINDS[row.did], told))
+    return events
+
+
+def of_appeals(rows: Sequence[Appeal]) -> list[Event]:
+    """Each row of a file of appeals, by its hash: `appeal`, or `appeal_reversal` where an account is freed.
+
+    The account is the row's pseudonym, the note its keyed digest: neither can be guessed without the key ring.
+    """
+    events: list[Event] = []
+    for row in rows:
+        told: dict[str, Json] = {"row": row.hash, "number": row.number, "did": row.did}
+        told |= {"account": row.pseudonym, "group": row.campaign}
+        ruling = row.ruling
+        if ruling is not None:
+            told |= {"ruling": ruling.digest, "outcome": ruling.outcome, "reason": ruling.code}
+            told |= {"note": ruling.note, "results": ruling.results}
+        reversed_now = ruling is not None and ruling.outcome == "reversed"
+        events.append((APPEALS[reversed_now], told))
     return events

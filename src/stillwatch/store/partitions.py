@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -39,7 +41,9 @@ from stillwatch.store.manifest import Event, Manifest, Part, Through, read_manif
 from stillwatch.store.owners import Owner, accounts_of, in_order, owners_in, owners_table
 from stillwatch.store.rows import ROWS, by_day, one_table, read_rows, shaped
 from stillwatch.store.segments import Head, read_head, segment
+from stillwatch.store.without import is_of, rows_of
 
+Kind = Literal["partition", "partition_deleted"]
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """What an input may be called: it becomes part of file names."""
 MOST_PARTS = 12
@@ -232,7 +236,9 @@ class Partitions:
         """Delete what is older than the last `days` days; returns what went."""
         kept = set(self.window(days))
         end = self.manifest.end(days)
-        gone = [part for part in self.manifest.parts if part not in kept and part.day <= end]
+        return self._delete([part for part in self.manifest.parts if part not in kept and part.day <= end])
+
+    def _delete(self, gone: list[Part]) -> list[Part]:
         if gone:
             parts = tuple(part for part in self.manifest.parts if part not in gone)
             self._replace(
@@ -246,6 +252,55 @@ class Partitions:
             self._announce()
             self._clean()
         return gone
+
+    def drop_before(self, day: str) -> list[Part]:
+        """Delete the files of the days before `day` (ISO 8601); returns what went. `drop` goes by the data's end."""
+        self.compact()
+        return self._delete([part for part in self.manifest.parts if part.day < day])
+
+    def holding(self, account: str) -> list[Part]:
+        """The files that hold rows of an account, once all segments are in day files."""
+        self.compact()
+        return [part for part in self.manifest.parts if self._rows_of(part, account).any()]
+
+    def forget(self, account: str) -> bool:
+        """Write the files that hold rows of an account anew without them; whether there was anything of it.
+
+        What the logs said about its owner goes, too. In one step: the manifest's.
+        """
+        gone = self.holding(account)
+        number, parts, made = self.manifest.number + 1, list(self.manifest.parts), []
+        for part in gone:
+            table = read_rows(self.folder / part.file)
+            table = table.filter(pa.array(~rows_of(table, account)))
+            parts.remove(part)
+            if table.num_rows:
+                made.append(self._write_part(part.day, part.input, number, table))
+        keeper = self.manifest.owners
+        if keeper is not None:
+            owners = owners_in(read_rows(self.folder / keeper))
+            others = Counter(
+                {owner: count for owner, count in owners.items() if not is_of(owner[0], account)}
+            )
+            if len(others) < len(owners):
+                keeper = self._put_owners(number, others) if others else None
+        if not gone and keeper == self.manifest.owners:
+            return False
+        self._replace(
+            msgspec.structs.replace(
+                self.manifest,
+                number=number,
+                parts=tuple(sorted([*parts, *made], key=lambda part: part.file)),
+                owners=keeper,
+                unannounced=self._with_events("partition_deleted", gone, "partition", made),
+            )
+        )
+        self._announce()
+        self._clean()
+        return True
+
+    def _rows_of(self, part: Part, account: str) -> npt.NDArray[np.bool_]:
+        return rows_of(read_rows(self.folder / part.file, ["account_id"]), account)
 
     def accounts(self) -> pa.Table | None:
         """An accounts table of what the logs say about owners; the commonest of several declarations counts."""
@@ -274,6 +329,9 @@ class Partitions:
     def _write_owners(self, number: int, owners: Counter[Owner]) -> str:
         if self.manifest.owners is not None:
             owners.update(owners_in(read_rows(self.folder / self.manifest.owners)))
+        return self._put_owners(number, owners)
+
+    def _put_owners(self, number: int, owners: Counter[Owner]) -> str:
         file = f"owners.{number}.parquet"
         sink = io.BytesIO()
         pq.write_table(owners_table(owners), sink, compression="zstd")
@@ -286,10 +344,12 @@ class Partitions:
         self.manifest = manifest
 
     def _with_events(
-        self, kind: Literal["partition", "partition_deleted"], parts: Sequence[Part]
+        self, kind: Kind, parts: Sequence[Part], then: Kind = "partition", more: Sequence[Part] = ()
     ) -> tuple[Event, ...] | msgspec.UnsetType:
-        """The events that the next manifest has to hold: those that wait, and one for each of `parts`."""
-        new = [] if self._journal is None else [Event(kind=kind, part=part) for part in parts]
+        """The events that the next manifest has to hold: those that wait, and one for each of `parts` and `more`."""
+        new = [Event(kind=kind, part=part) for part in parts] + [Event(kind=then, part=part) for part in more]
+        if self._journal is None:
+            new = []
         return (*(self.manifest.unannounced or ()), *new) or msgspec.UNSET
 
     def _announce(self) -> None:

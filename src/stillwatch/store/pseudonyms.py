@@ -28,9 +28,9 @@ from stillwatch.store.files import sync_folder, write_whole
 VERSION = 1
 MOST_BYTES = 1 << 20
 SECRET_BYTES = 32
-PURPOSES = ("appeal", "bundle", "fingerprint", "share")
-"""appeal: accounts in what is noted of appeals; bundle: evidence; fingerprint: families' wording, under a key that
-both sides have; share: indicators and lists for a partner."""
+PURPOSES = ("appeal", "bundle", "erasure", "fingerprint", "share")
+"""appeal: accounts in what is noted of appeals; bundle: evidence; erasure: accounts that were forgotten; fingerprint:
+families' wording, under a key that both sides have; share: indicators and lists for a partner."""
 _PARTNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}|")
 _KIND = re.compile(r"[a-z][a-z_]{0,31}")
 _ID = re.compile(r"[0-9a-f]{8}")
@@ -76,11 +76,13 @@ class Pseudonyms:
 
     def digest(self, kind: str, value: bytes) -> bytes:
         """HMAC-SHA-256 over purpose, kind and value, each after a zero byte: 32 bytes."""
+        return hmac.digest(self.secret, self.prefix(kind) + value, "sha256")
+
+    def prefix(self, kind: str) -> bytes:
+        """What `digest` puts before a value. UsageError for an odd kind."""
         if not _KIND.fullmatch(kind):
             raise UsageError(f"{kind!a} is no kind of thing that has pseudonyms")
-        return hmac.digest(
-            self.secret, b"%b\0%b\0" % (self.purpose.encode(), kind.encode()) + value, "sha256"
-        )
+        return b"%b\0%b\0" % (self.purpose.encode(), kind.encode())
 
 
 class KeyRing:
@@ -166,12 +168,11 @@ class KeyRing:
                 )
             at = self._clock()
             gone = msgspec.structs.replace(found, secret=None, destroyed=at, retired=found.retired or at)
-            with _wiping(self.path):
-                _write(self.path, [gone if key is found else key for key in keys])
+            _write(self.path, [gone if key is found else key for key in keys])
             return gone
 
     def _add(self, keys: list[KeyRow], purpose: str, partner: str, secret: bytes) -> Pseudonyms:
-        number = hmac.digest(secret, b"stillwatch key id", "sha256").hex()[:8]
+        number = _number(secret)
         if any(key.id == number for key in keys):
             raise UsageError(
                 "this key is in the ring already", hint="each purpose and partner needs a key of its own"
@@ -181,8 +182,16 @@ class KeyRing:
         return _of(row)
 
 
+def _number(secret: bytes) -> str:
+    """The key's id, which both sides of an agreed key compute alike."""
+    return hmac.digest(secret, b"stillwatch key id", "sha256").hex()[:8]
+
+
 def _of(key: KeyRow) -> Pseudonyms:
-    return Pseudonyms(key.id, key.purpose, bytes.fromhex(key.secret or ""))
+    if key.secret is None:
+        # An HMAC under no key would be a plain hash: `_read` lets no such row through.
+        raise ValueError("the key was destroyed")
+    return Pseudonyms(key.id, key.purpose, bytes.fromhex(key.secret))
 
 
 def _current(keys: list[KeyRow], purpose: str, partner: str) -> KeyRow | None:
@@ -203,8 +212,7 @@ def _check(purpose: str, partner: str) -> None:
 def _read(path: Path) -> list[KeyRow]:
     where = Where(path.name)
     try:
-        with path.open("rb") as handle:
-            data = handle.read(MOST_BYTES + 1)
+        data = _bytes(path)
     except FileNotFoundError as error:
         raise InputError(
             "there is no key ring", where=Where(str(path)), hint=f"stillwatch keys init {path}"
@@ -220,6 +228,10 @@ def _read(path: Path) -> list[KeyRow]:
             whole = key.secret is None or len(bytes.fromhex(key.secret)) == SECRET_BYTES
             if not whole or not _ID.fullmatch(key.id) or (key.secret is None) != (key.destroyed is not None):
                 raise ValueError
+            if key.destroyed is not None and key.retired is None:
+                raise ValueError
+            if key.secret is not None and key.id != _number(bytes.fromhex(key.secret)):
+                raise ValueError
         live = [(key.purpose, key.partner) for key in found.keys if key.retired is None]
         if len({key.id for key in found.keys}) != len(found.keys) or len(set(live)) != len(live):
             raise ValueError
@@ -234,10 +246,22 @@ def _read(path: Path) -> list[KeyRow]:
     return found.keys
 
 
+def _bytes(path: Path) -> bytes:
+    """The file's content; read again if it was replaced meanwhile, because then it may be wiped already."""
+    while True:
+        with path.open("rb") as handle:
+            data = handle.read(MOST_BYTES + 1)
+            mine, now = os.fstat(handle.fileno()), path.stat()
+        if (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino):
+            return data
+
+
 def _write(path: Path, keys: list[KeyRow]) -> None:
+    """Replace the file, and wipe the one before, which holds secrets that may be destroyed later."""
     plain = msgspec.json.format(msgspec.json.encode(_File(version=VERSION, keys=keys)), indent=2)
-    write_whole(path, [plain, b"\n"], "the key ring")
-    sync_folder(path.parent)
+    with _wiping(path) if path.exists() else contextlib.nullcontext():
+        write_whole(path, [plain, b"\n"], "the key ring")
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -257,7 +281,9 @@ def _alone(path: Path) -> Iterator[None]:
     """Nobody else changes the ring meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.with_name(f".{path.name}.lock").open("a")
+        place = path.with_name(f".{path.name}.lock")
+        # For nobody else: whoever could open it could hold it for ever.
+        handle = os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "a")
     except OSError as error:
         raise unwritable(error, str(path), "the key ring") from error
     with handle:

@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillwatch.campaign.freed import Freed
 from stillwatch.campaign.lineage import Earlier
 from stillwatch.schema.errors import OutputError, ResultError, Where, unwritable
 from stillwatch.schema.proof import PROOF
@@ -31,6 +32,7 @@ from stillwatch.schema.results import (
     Findings,
 )
 from stillwatch.schema.scoring import SCORING
+from stillwatch.store.appeals import freed_by, head_of, read_appeals
 
 if TYPE_CHECKING:
     from stillwatch.scan import Scanned
@@ -262,8 +264,10 @@ def read_findings(folder: Path) -> Findings:
     try:
         version = json.loads(data).get("schema_version")
         if version != SCHEMA_VERSION:
+            # Whatever stands there may be anything, and is not repeated.
+            named = f"schema version {version}" if type(version) is int else "no schema version"
             raise ResultError(
-                f"the results have schema version {version}, this program reads {SCHEMA_VERSION}",
+                f"the results have {named}, this program reads {SCHEMA_VERSION}",
                 where=Where(str(path)),
                 hint="scan again with this version",
             )
@@ -279,6 +283,17 @@ def read_earlier(folder: Path) -> Earlier:
     for group, account in zip(rows["campaign_id"], rows["account_id"], strict=True):
         groups.setdefault(group, set()).add(account)
     return Earlier(results_digest(folder), groups)
+
+
+def read_freed(path: Path, head: str | None = None) -> Freed:
+    """Who is freed by a file of appeals, for `scan --appeals`. Raises as `store.appeals.freed`.
+
+    `head`: as of the row with this hash, to scan again what was scanned when it was the last one.
+    """
+    rows = read_appeals(path, head)
+    if head is not None:
+        rows = rows[: next((row.number + 1 for row in rows if row.hash == head), 0)]
+    return Freed(head_of(rows), frozenset(freed_by(rows)))
 
 
 def results_digest(folder: Path) -> str:

@@ -107,7 +107,7 @@ def test_watch_commits_partitions_scans_and_findings(
     proved = verify(path)
     manifest = json.loads((tmp_path / "service" / "partitions" / "manifest.json").read_text())
     assert proved.kinds["partition"] == len(manifest["parts"])
-    assert proved.kinds["scan"] == 1
+    assert proved.kinds["scan"] == proved.kinds["snapshot"] == 1
     told = {entry.kind: json.loads(entry.payload or b"") for entry in entries(path)}
     run = (tmp_path / "service" / "results" / "current").read_text()
     groups = json.loads((tmp_path / "service" / "results" / run / "findings.json").read_text())["groups"]

@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillwatch.campaign.freed import Freed
 from stillwatch.engine.memory import peak_memory_mib
 from stillwatch.guard.build import Beside, build
 from stillwatch.guard.heard import heard_in
@@ -28,10 +29,13 @@ from stillwatch.ingest import read_side
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.report.html import render
 from stillwatch.scan import Options, scan
+from stillwatch.scan.partner import Intel
 from stillwatch.schema.errors import SnapshotError, StillwatchError, UsageError
 from stillwatch.sketch import default_rules, load_rules
+from stillwatch.store.appeals import freed_by, head_of, read_appeals
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.results import read_earlier, results_of, write_results
+from stillwatch.store.told import note_aside, told_in
 
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +50,10 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
     releases: str | None = None
     references: str | None = None
     rules: str | None = None
+    appeals: str | None = None
+    intel: str | None = None
+    """Store of partners' indicators; with `key_ring`."""
+    key_ring: str | None = None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +112,8 @@ def run(job: Job) -> Outcome:
     old, lost = _old(snapshot, secret, files)
     head = old.meta.decisions_head if files.decisions and old is not None else None
     decisions = [] if files.decisions is None else read_decisions(Path(files.decisions), head)
+    known = old.meta.appeals_head or None if old is not None else None
+    appeals = read_appeals(Path(files.appeals or "appeals"), known) if files.appeals or known else []
     api_keys = [] if files.keys is None else read_api_keys(Path(files.keys))
     began = time.monotonic()
     results = Path(job.results)
@@ -125,10 +135,14 @@ def run(job: Job) -> Outcome:
             side=side,
             lookups=read_lookups(),
             rules=default_rules() if files.rules is None else load_rules(Path(files.rules)),
+            freed=None if files.appeals is None else Freed(head_of(appeals), frozenset(freed_by(appeals))),
             earlier=None if job.earlier is None else read_earlier(Path(job.earlier)),
+            intel=_told(files)[0],
         )
         found = results_of(scanned)
         write_results(results, replace(found, report_html=render(found)), force=True)
+        if files.intel is not None:
+            note_aside(Path(files.intel), scanned.heard)
     scan_s = time.monotonic() - began
     began = time.monotonic()
     meta, arrays = build(
@@ -140,10 +154,12 @@ def run(job: Job) -> Outcome:
             references=None if files.references is None else read_side("references", files.references),
             api_keys=api_keys,
             decisions=decisions,
+            appeals=appeals,
             policy_name=name,
             valid_days=job.valid_days,
             old=old,
             heard=None if old is None else heard_in(job.logs, secret),
+            intel=_told(files)[1].told,
         ),
     )
     save(snapshot, meta, arrays, secret)
@@ -173,13 +189,20 @@ def _old(path: Path, secret: Secret, files: Files) -> tuple[Snapshot | None, str
     try:
         return load(path, secret), None
     except SnapshotError as error:
-        if files.decisions is not None:
-            # It knew how far the decisions went: without it nobody can tell whether some are missing.
+        if files.decisions is not None or files.appeals is not None:
+            # It knew how far the decisions and appeals went: without it nobody can tell whether some are missing.
             raise
         return (
             None,
             f"the snapshot before could not be read: campaigns that are refused do not go on ({error.what})",
         )
+
+
+def _told(files: Files) -> tuple[Intel, Intel]:
+    """What partners say, for the scan and for the guard."""
+    if files.intel is None or files.key_ring is None:
+        return Intel(), Intel()
+    return told_in(Path(files.intel), Path(files.key_ring))
 
 
 def _accounts(path: str | None) -> pa.Table | None:

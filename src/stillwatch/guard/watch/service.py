@@ -127,7 +127,13 @@ class Service:
         self.inbox = Inbox()
         self.counters = Counters(clock=clock)
         self.partitions = Partitions(settings.folder / "partitions", journal)
-        self._telling = Telling(journal, settings.folder / "results", settings.files.decisions)
+        self._telling = Telling(
+            journal,
+            settings.folder / "results",
+            settings.files.decisions,
+            settings.files.appeals,
+            settings.snapshot,
+        )
         for part in self.partitions.manifest.parts:
             newest = self.counters.newest_us
             newest[part.input] = max(part.last_us, newest.get(part.input, 0))
