@@ -15,7 +15,7 @@ from stillwatch.evidence.bundle import archive
 from stillwatch.evidence.bundle.build import Source, build, verifier
 from stillwatch.evidence.bundle.redact import redacted
 from stillwatch.evidence.bundle.reveal import revealed
-from stillwatch.evidence.bundle.verify import Broken, check, report
+from stillwatch.evidence.bundle.verify import Broken, check, printable, report
 from stillwatch.evidence.keys import read_key
 from stillwatch.schema.errors import BundleError, UsageError, Where
 from stillwatch.store.decisions import ed25519_module
@@ -106,7 +106,7 @@ def verify_command(
     try:
         print("\n".join(report(bundle, signer, vkey, noted or [], row or [])))
     except Broken as error:
-        raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
+        raise BundleError(f"does not hold: {printable(str(error))}", where=Where(bundle.name)) from error
 
 
 def redact_command(
@@ -165,7 +165,7 @@ def _holding(bundle: Path) -> dict[str, bytes]:
     try:
         check(files)
     except Broken as error:
-        raise BundleError(f"does not hold: {error}", where=Where(bundle.name)) from error
+        raise BundleError(f"does not hold: {printable(str(error))}", where=Where(bundle.name)) from error
     return files
 
 

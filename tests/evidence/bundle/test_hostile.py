@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import random
 import struct
 import zipfile
 from pathlib import Path
@@ -97,52 +98,51 @@ def test_hostile_json() -> None:
 
 
 NAMES = ("accounts.json", "chapters.json", "counts.json", "finding.json", "log.json", "vectors.json")
-JUNK = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**15), 10**15), st.floats(allow_nan=False, allow_infinity=False),
-    st.text(max_size=8), st.sampled_from([[], {}, [[]], "\ud800", -1, 0, 2**53, 1e-320, [0] * 9, {"a": {}}, "../x"]),
+JUNK = (
+    "null", "true", "false", "0", "-1", "1e-320", "-1e299", "9007199254740993",
+    '"x"', '"\\ud800"', '"../x"', "[]", "{}",
+    "[[]]", '{"a":{}}', "[0,0,0,0,0]", '""', "0.5", "123456789012345678", '[["a",1],["a",2]]',
 )  # fmt: skip
 
 
-def _replaced(plain: Any, draw: Any) -> Any:
+def _replaced(plain: Any, rng: random.Random) -> Any:
     """The document with one place in it, somewhere, filled with junk, or gone."""
-    holder, steps = plain, 0
-    while steps < 12:
+    holder = plain
+    while True:
         keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
         if not keys:
             return plain
-        key = keys[draw(st.integers(0, len(keys) - 1))]
-        inner = holder[key]
-        if not isinstance(inner, dict | list) or not inner or draw(st.integers(0, 3)) == 0:
-            if draw(st.integers(0, 4)) == 0:
+        key = rng.choice(keys)
+        if not isinstance(holder[key], dict | list) or not holder[key] or rng.random() < 0.25:
+            if rng.random() < 0.2:
                 del holder[key]
             else:
-                holder[key] = draw(JUNK)
+                holder[key] = json.loads(rng.choice(JUNK))
             return plain
-        holder, steps = inner, steps + 1
-    return plain
+        holder = holder[key]
 
 
-@given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_other_types_anywhere_end_in_one_error_or_hold(made: Made, data: st.DataObject) -> None:
+@pytest.mark.parametrize("name", [*NAMES, "rows.jsonl", "statement"])
+def test_other_types_anywhere_end_in_one_error_or_hold(made: Made, name: str) -> None:
     """Signed again, so that every check is reached. What only a person reads may be other words and still hold."""
     files: Files = made.small
-    name = data.draw(st.sampled_from([*NAMES, "rows.jsonl", "statement"]))
-    if name == "statement":
-        forged = signed_again(files, change=lambda said: _replaced(said, data.draw))
-    elif name == "rows.jsonl":
-        first, _, rest = files[name].partition(b"\n")
-        plain = _replaced(json.loads(first), data.draw)
-        forged = files | {name: json.dumps(plain).encode() + b"\n" + rest}
-    else:
-        plain = _replaced(json.loads(files[name]), data.draw)
-        forged = signed_again(files | {name: json.dumps(plain).encode()})
-    with contextlib.suppress(Broken):
-        check(forged)
+    rng = random.Random(name)
+    for _ in range(8):
+        if name == "statement":
+            forged = signed_again(files, change=lambda said: _replaced(said, rng))
+        elif name == "rows.jsonl":
+            first, _, rest = files[name].partition(b"\n")
+            plain = _replaced(json.loads(first), rng)
+            forged = files | {name: json.dumps(plain).encode() + b"\n" + rest}
+        else:
+            plain = _replaced(json.loads(files[name]), rng)
+            forged = signed_again(files | {name: json.dumps(plain).encode()})
+        with contextlib.suppress(Broken):
+            check(forged)
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
     refused(data, tmp_path)
 

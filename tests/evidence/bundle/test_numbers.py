@@ -29,14 +29,14 @@ CHANCE = st.floats(0, 1)
 
 
 @given(st.integers(0, 3000), st.floats(0.001, 3000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_tails_of_poisson_counts(k: int, mean: float) -> None:
     assert count_tail(k, mean, 0, True) == pytest.approx(stats.poisson.sf(k - 1, mean), rel=1e-7, abs=1e-290)
     assert count_tail(k, mean, 0, False) == pytest.approx(stats.poisson.cdf(k, mean), rel=1e-7, abs=1e-290)
 
 
 @given(st.integers(1, 2000), CHANCE, CHANCE)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_tails_of_binomial_counts(trials: int, share: float, at: float) -> None:
     k = round(at * trials)
     p = share * trials / trials
@@ -45,7 +45,7 @@ def test_tails_of_binomial_counts(trials: int, share: float, at: float) -> None:
 
 
 @given(st.lists(CHANCE, min_size=1, max_size=60))
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_q_from_all_p(p: list[float]) -> None:
     assert false_discovery(p) == pytest.approx(cf.benjamini_hochberg(np.array(p)).tolist(), rel=1e-12)
 
@@ -74,7 +74,7 @@ def test_scores(references: int) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(1e-9, 1), st.floats(1e-9, 1)), min_size=1, max_size=20))
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_betting_score(rows: list[tuple[float, float]]) -> None:
     ratio = np.array([alternative / null for null, alternative in rows])
     bits, stake = np.zeros(1), np.zeros(1)

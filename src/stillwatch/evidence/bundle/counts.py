@@ -58,15 +58,16 @@ def counts(
     members = _members(scoring, campaign)
     honest, renamed = _honest(scoring, places, names)
     held_by = [[members.get((int(place), fold), 0) for fold in range(FOLDS)] for place in places]
+    rows = _rows(scoring)
     views: dict[str, Any] = {}
     number: dict[int, int] = {}
     for view in VIEWS:
         mine = sorted((named[i], i) for i in range(len(places)) if chosen["view"][i] == view)
         number |= {int(places[i]): n for n, (_, i) in enumerate(mine)}
         views[view] = {
-            "rows": _rows(scoring, view, "", -1)[-1],
-            "own": [_rows(scoring, view, campaign, -1).get(fold, 0) for fold in range(FOLDS)],
-            "honest": [_rows(scoring, view, "", group).get(-1, 0) for group in renamed],
+            "rows": rows[view, "", -1, -1],
+            "own": [rows.get((view, campaign, -1, fold), 0) for fold in range(FOLDS)],
+            "honest": [rows.get((view, "", group, -1), 0) for group in renamed],
             "keys": [
                 [
                     name,
@@ -135,9 +136,8 @@ def _honest(
     return {place: sorted(pairs) for place, pairs in found.items()}, order
 
 
-def _rows(scoring: Mapping[str, pa.Table], view: str, campaign: str, honest: int) -> dict[int, int]:
-    """(account, key) rows by fold."""
-    table = scoring["scoring_rows"]
-    mask = pc.and_(pc.equal(table.column("view"), view), pc.equal(table.column("campaign_id"), campaign))
-    mine = table.filter(pc.and_(mask, pc.equal(table.column("honest"), honest))).to_pydict()
-    return dict(zip(mine["fold"], mine["rows"], strict=True))
+def _rows(scoring: Mapping[str, pa.Table]) -> dict[tuple[str, str, int, int], int]:
+    """How many (account, key) rows there are, by view, campaign, honest group and fold."""
+    table = scoring["scoring_rows"].to_pydict()
+    names = ("view", "campaign_id", "honest", "fold")
+    return dict(zip(zip(*(table[name] for name in names), strict=True), table["rows"], strict=True))

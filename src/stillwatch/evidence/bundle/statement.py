@@ -35,7 +35,7 @@ def statement(files: Mapping[str, bytes], predicate: Mapping[str, Any]) -> bytes
         ],
         "predicate": predicate,
     }
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
 
 
 def envelope(payload: bytes, key: Key) -> bytes:

@@ -958,6 +958,11 @@ def check(
     return shown, bundle.left
 
 
+def printable(text: str) -> str:
+    """Without what would move a terminal: some of it is the bundle's own words."""
+    return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in text)
+
+
 def told(given: str) -> str:
     """An option's text, or that of the file that it names."""
     if not os.path.isfile(given):
@@ -989,7 +994,7 @@ def report(
     for number, row in enumerate(rows or []):
         shown[f"row {number + 1}"] = opened(files, told(row))
     return [
-        *(f"  holds  {step:<10} {text}" for step, text in shown.items()),
+        *(printable(f"  holds  {step:<10} {text}") for step, text in shown.items()),
         "",
         "Not checked here (replay: by `stillwatch evidence replay`, where the log is):",
         *(f"  - {text}" for text in left),
@@ -1024,7 +1029,7 @@ def main(args: list[str]) -> int:
         print(f"verify.py, SHA-256 {own}: compare it with the published one")
         print("\n".join(report(given.bundle, given.signer, given.vkey, given.noted, given.row)))
     except Broken as error:
-        print(f"DOES NOT HOLD: {ascii(str(error))[1:-1]}", file=sys.stderr)
+        print(f"DOES NOT HOLD: {printable(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"DOES NOT HOLD: a file cannot be read: {error.strerror}", file=sys.stderr)
