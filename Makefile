@@ -9,6 +9,8 @@ $(VENV)/.ready: pyproject.toml
 	test -x $(PY) || python3 -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade "pip>=25.1"
 	$(PY) -m pip install -q -e ".[arena]" --group dev
+	# Its pin of protobuf is older than what the others need; it runs with theirs.
+	$(PY) -m pip install -q --no-deps "openmined-psi==2.0.6"
 	touch $@
 
 # Real server programs for tests/servers, each in an environment of its own: their pins are not ours.
@@ -90,11 +92,12 @@ bench-doors: setup
 	$(PY) -m pip install -q "granian>=2.7,<3"
 	$(PY) scripts/bench_doors.py
 
-# Coverage-guided fuzzing of the importers, five minutes, and of the reader of bundles, one.
+# Coverage-guided fuzzing of the importers, five minutes, of the reader of bundles, one, and of partners' feeds, two.
 fuzz: setup
 	$(PY) -m pip install -q --group fuzz
 	$(PY) -m scripts.fuzz_importers -max_total_time=300
 	$(PY) -m scripts.fuzz_bundles -max_total_time=60
+	$(PY) -m scripts.fuzz_intel -max_total_time=120
 
 lint: setup
 	$(VENV)/bin/ruff format --check src tests scripts

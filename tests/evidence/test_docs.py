@@ -40,5 +40,15 @@ def test_the_commands_do_what_the_page_says(
 def test_the_page_names_every_kind() -> None:
     table = PAGE.split("| kind | payload |")[1].split("\n\n")[0]
     named = set(re.findall(r"`([a-z_]+)`", "".join(row.split("|")[1] for row in table.splitlines() if row)))
-    told = {"partition", "partition_deleted", "scan", "finding", "snapshot", "share", "deleted", "forgotten"}
+    told = {
+        "partition",
+        "partition_deleted",
+        "scan",
+        "finding",
+        "snapshot",
+        "share",
+        "intel",
+        "deleted",
+        "forgotten",
+    }
     assert named == {*KEPT, *told, *KINDS.values(), *APPEALS}

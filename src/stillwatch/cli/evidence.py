@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from stillwatch.cli.bundle import (
     verifier_command,
     verify_command,
 )
+from stillwatch.cli.intel import intel_for
 from stillwatch.cli.interrupt import Interrupts
 from stillwatch.cli.options import Appeals, AsJson, Format, Overrides, SideTable, pairs
 from stillwatch.cli.options import Mapping as MappingFile
@@ -34,6 +36,7 @@ from stillwatch.ingest import open_log
 from stillwatch.ingest.lookup import read_lookups
 from stillwatch.scan import Options, Scanned
 from stillwatch.scan import scan as run_scan
+from stillwatch.scan.partner import intel_used
 from stillwatch.scan.run import version
 from stillwatch.schema.errors import ReplayError, UsageError
 from stillwatch.schema.results import Run
@@ -70,6 +73,13 @@ def replay(
         str | None,
         typer.Option("--vkey", help="The key that has to have signed it, NAME+ID+KEY, or a file of it."),
     ] = None,
+    intel: Annotated[
+        Path | None, typer.Option("--intel", help="Store of partners' indicators, if the scan was given one.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="With --intel: the key ring that the scan was given.")
+    ] = None,
+    at: Annotated[str | None, typer.Option("--at", help="With --intel: as the scan was given it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Scan the recorded inputs again, and compare every number that the claims follow from.
@@ -86,7 +96,10 @@ def replay(
             hint="give it with --appeals; it may have grown since" if appeals is None else "leave it out",
         )
     freed = None if appeals is None else read_freed(appeals, run.appeals)
-    check_settings(run, options.digest(lookups.used, pack.digest, run.appeals), lookups.used)
+    told = intel_for(intel, keys, at)
+    ended = datetime.fromisoformat(run.last_ts)
+    used = [*lookups.used, *(intel_used(told.live(int(ended.timestamp()) * 1_000_000)) if told else [])]
+    check_settings(run, options.digest(used, pack.digest, run.appeals), used)
     said: list[str] = [_recorded(run)]
     if log is not None:
         key = None
@@ -119,7 +132,7 @@ def replay(
         said.append(_inputs(run))
         if not as_json:
             print("\n".join(said), flush=True)
-        scanned = _scan(sources, options, pack, reading | {"freed": freed})
+        scanned = _scan(sources, options, pack, reading | {"freed": freed, "intel": told})
     fresh = scanned.proof | {"claims": claims_table(scanned.findings)}
     recorded = tables | {"claims": claims_table(findings.findings)}
     if run.previous is not None:

@@ -15,6 +15,7 @@ from stillwatch.evidence.entry import Entry
 from stillwatch.evidence.read import entries
 from stillwatch.evidence.verify import verify
 from stillwatch.ingest.read import Log
+from stillwatch.scan.partner import TABLE
 from stillwatch.schema.errors import InputError, ResultError, UsageError, Where
 from stillwatch.schema.results import Run, TableUsed
 from stillwatch.store.manifest import read_manifest
@@ -118,7 +119,9 @@ def check_settings(run: Run, digest: str, tables: Sequence[TableUsed]) -> None:
                 f"the lookup table {name} that the scan had is {what}"
                 if name in recorded
                 else f"there is a lookup table {name}, which the scan did not have",
-                hint="STILLWATCH_DATA names the folder of lookup tables; `stillwatch data` makes one",
+                hint="give --intel, --keys and --at as the scan was given them"
+                if name == TABLE
+                else "STILLWATCH_DATA names the folder of lookup tables; `stillwatch data` makes one",
             )
     raise UsageError(
         f"the settings are others than the scan's: configuration {digest}, recorded {run.config_digest}",

@@ -21,7 +21,7 @@ from stillwatch.campaign.record import iso
 from stillwatch.detect.keys import KeyIndex
 from stillwatch.scan.context import Context, Finding
 from stillwatch.schema.intel import HASH_HEX, SHARED_LEVEL
-from stillwatch.schema.results import Evidence
+from stillwatch.schema.results import Evidence, TableUsed
 from stillwatch.sketch.keyed import KeyedHash
 from stillwatch.views.base import I64, U64
 from stillwatch.views.families import Families
@@ -30,6 +30,7 @@ OWN_SHARE, OWN_HOLDERS = 0.5, 3
 """A family is a group's own if so many members hold it, and they are at least this share of its holders."""
 MOST_ASIDE = 3
 """Fingerprints of one partner that are set aside before, where they are half of those that fit anything, all are."""
+TABLE = "partner_indicators"
 BESIDE, DECISIVE = "partner_fingerprint", "partner_decisive"
 """Signals of the evidence: the second where the verdict would be weaker without."""
 WHY = {
@@ -91,6 +92,14 @@ def digest_of(live: Sequence[Told]) -> str:
     """SHA-256 of the indicators that were in force, hex."""
     plain = json.dumps([told.plain() for told in live], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def intel_used(live: Sequence[Told]) -> list[TableUsed]:
+    """The indicators in force as a table that the scan had.
+
+    Where there are none, the results are those of a scan that was given none.
+    """
+    return [TableUsed(name=TABLE, rows=len(live), digest=digest_of(live))] if live else []
 
 
 @dataclass(frozen=True, slots=True)

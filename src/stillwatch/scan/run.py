@@ -29,7 +29,7 @@ from stillwatch.scan.conclude import ROADS, conclude
 from stillwatch.scan.findings import release_events, tabulate
 from stillwatch.scan.inherit import inherited
 from stillwatch.scan.judge import Finding, Judged, judge
-from stillwatch.scan.partner import Heard, Intel, notes_of
+from stillwatch.scan.partner import Heard, Intel, intel_used, notes_of
 from stillwatch.scan.sight import BUSY, Seen, known_accounts, sights, table_sights
 from stillwatch.scan.units import align
 from stillwatch.schema.errors import EmptyLogError, UsageError
@@ -182,7 +182,7 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
             releases = release_events(tables.get("releases"))
             sight = [*sights(_seen(reduced, tables)), *table_sights(lookups)]
             earlier = how.get("earlier")
-            used = [*lookups.used, *_intel_used(judged.heard)]
+            used = [*lookups.used, *intel_used(judged.heard.live if judged.heard else ())]
 
             def outcome(options: Options) -> Scanned:
                 progress("members", 0, 1)
@@ -251,14 +251,6 @@ def scan_each(paths: Sequence[str], settings: Sequence[Options], **how: Unpack[H
             return [outcome(options) for options in settings]
         finally:
             collector.close()
-
-
-def _intel_used(heard: Heard | None) -> list[TableUsed]:
-    """Partners' indicators as a table that the scan had. Where none is in force, the results are those of a scan that
-    was given none."""
-    if heard is None or heard.digest is None:
-        return []
-    return [TableUsed(name="partner_indicators", rows=len(heard.live), digest=heard.digest)]
 
 
 def _read(log: Log, collector: Collector, progress: Progress) -> dict[int, int]:

@@ -16,42 +16,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stillwatch.evidence.intel.envelope import seal, unseal, written_key
-from stillwatch.evidence.intel.feeds import MOST_DEPTH, MOST_FINGERPRINTS, TLP_MARKS, read_feed
+from stillwatch.evidence.intel.feeds import MOST_DEPTH, MOST_FINGERPRINTS, read_feed
 from stillwatch.evidence.intel.importing import read_bytes
 from stillwatch.schema.errors import FormatError, StillwatchError, UsageError
 from stillwatch.schema.intel import FEED_TYPE, STIX_TYPE
 from stillwatch.store.intel import LEAST_CONFIDENCE, MOST_KEPT, IntelStore, weighed
 from stillwatch.store.told import intel_of
-from tests.evidence.intel.conftest import ACME, AT, OTHER, STRANGER, Side, fingerprint_of
-
-AMBER = next(mark for mark, tlp in TLP_MARKS.items() if tlp == "amber")
-
-
-def stix(side: Side, *indicators: dict[str, Any]) -> dict[str, Any]:
-    """A bundle as our own exports write it."""
-    return {
-        "type": "bundle",
-        "id": "bundle--1",
-        "objects": [{"type": "campaign", "id": "campaign--1"}, *indicators],
-    }
-
-
-def stix_indicator(side: Side, **changes: Any) -> dict[str, Any]:
-    extension = {
-        "extension_type": "property-extension",
-        "fingerprints": [msgspec.to_builtins(fingerprint_of(side.key_id()))],
-    }
-    return {
-        "type": "indicator",
-        "id": "indicator--1",
-        "modified": "2026-04-30T00:00:00Z",
-        "valid_from": "2026-04-29T00:00:00Z",
-        "valid_until": "2026-06-01T00:00:00Z",
-        "confidence": 70,
-        "object_marking_refs": [AMBER],
-        "extensions": {"extension-definition--1": extension},
-        **changes,
-    }
+from tests.evidence.intel.conftest import (
+    ACME,
+    AMBER,
+    AT,
+    OTHER,
+    STRANGER,
+    Side,
+    fingerprint_of,
+    stix,
+    stix_indicator,
+)
 
 
 def test_a_feed_is_taken_once_and_kept_with_its_origin(side: Side) -> None:
@@ -200,7 +181,7 @@ def test_where_partners_contradict_each_other_the_lower_weight_counts_and_both_a
 
 def test_a_bundle_of_stix_is_read_by_its_extension(side: Side) -> None:
     plain = stix_indicator(side)
-    bundle = stix(side, plain, plain | {"id": "indicator--2", "extensions": {}, "pattern": "[x:y = 1]"})
+    bundle = stix(plain, plain | {"id": "indicator--2", "extensions": {}, "pattern": "[x:y = 1]"})
     taken = side.take(seal(json.dumps(bundle).encode(), STIX_TYPE, ACME))
     assert (taken.new, taken.unused, len(taken.refused)) == (1, 1, 1)
     assert "other programs" in taken.refused[0].why
@@ -230,14 +211,12 @@ def test_a_bundle_of_stix_is_read_by_its_extension(side: Side) -> None:
     ],
 )
 def test_a_stix_indicator_is_refused_with_its_reason(side: Side, changes: dict[str, Any], why: str) -> None:
-    taken = side.take(seal(json.dumps(stix(side, stix_indicator(side, **changes))).encode(), STIX_TYPE, ACME))
+    taken = side.take(seal(json.dumps(stix(stix_indicator(side, **changes))).encode(), STIX_TYPE, ACME))
     assert (taken.new, [why in r.why for r in taken.refused]) == (0, [True])
 
 
 def test_indicators_without_a_label_have_the_one_that_was_named(side: Side) -> None:
-    data = seal(
-        json.dumps(stix(side, stix_indicator(side, object_marking_refs=[]))).encode(), STIX_TYPE, ACME
-    )
+    data = seal(json.dumps(stix(stix_indicator(side, object_marking_refs=[]))).encode(), STIX_TYPE, ACME)
     side.take(data, tlp="green")
     assert side.store.read().kept[0].indicator.tlp == "green"
 
@@ -296,7 +275,7 @@ def test_whatever_stands_in_a_field_ends_in_an_indicator_or_a_refusal(
         whole: dict[str, Any] = {"format": "stillwatch-intel", "serial": 1, "created": "2026-05-01T00:00:00Z",
                                  "indicators": [item]}  # fmt: skip
     else:
-        whole = stix(side, {**stix_indicator(side), place: value})
+        whole = stix({**stix_indicator(side), place: value})
     try:
         reading = read_feed(kind, json.dumps(whole).encode(), "feed", "amber")
     except FormatError:
