@@ -32,10 +32,12 @@ from stillwatch.store.results import read_findings, read_results, read_scoring
 from stillwatch.store.told import keyed
 from stillwatch.views.families import selection_level
 
-LEAST = 0.25
+LEAST = 0.2
 """Share of the hashes that wording must hold; docs/intel.md has what other shares find and confuse, measured."""
 TEMPLATE_SHARE = 0.6
 """Families with fewer holders than this share of the fullest are what stood in the slots: they only fill up."""
+WANTED = 12
+"""Hashes from which a part of the postings is enough."""
 SIZES = (LEAST_HASHES, 12, 16, 24, 32, 48, MOST_HASHES)
 """Hashes of a fingerprint: else their number would join the fingerprints that two partners have of one campaign."""
 OWN_SHARE = 0.5
@@ -109,10 +111,9 @@ def fingerprint(
     fit = shareable(own, entity)
     posting, held = template_of(fit, public)
     level = selection_level(posting)
-    enough = [step for step in range(SHARED_LEVEL, -1, -1) if (level >= step).sum() >= LEAST_HASHES]
-    if not enough:
-        return None
-    posting, held = posting[level >= enough[0]], held[level >= enough[0]]
+    # One posting in four, or in two, where so few suffice; else all.
+    step = next((step for step in range(SHARED_LEVEL, 0, -1) if (level >= step).sum() >= WANTED), 0)
+    posting, held = posting[level >= step], held[level >= step]
     short = hashes_of(names, posting)
     # Among equals the key decides, so that two partners get different parts of a large wording.
     ranked = list(dict.fromkeys(short[np.lexsort((short, -held))].tolist()))
@@ -129,7 +130,7 @@ def fingerprint(
         accounts=rounded_down(len(holders)),
         entities=rounded_down(len(np.unique(entity[holders]))),
         capabilities=sorted({name for w in fit for name in w.capabilities}),
-        level=enough[0],
+        level=step,
     )
 
 
