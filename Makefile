@@ -55,9 +55,10 @@ extras: setup
 demo: setup
 	$(VENV)/bin/stillwatch demo --out demo-out
 
-# Two processes, a file of tests in one of them: fixtures that scan a log or start a server are made once.
+# Three processes, as many tests wait for a server; a file of tests in one of them: fixtures that scan a log or start a
+# server are made once.
 test: setup
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 3 --dist loadfile
 
 # Statistical checks that need many draws.
 test-slow: setup

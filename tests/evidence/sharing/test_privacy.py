@@ -163,5 +163,5 @@ def test_the_record_has_room_for_nothing_else(sample: Callable[..., Results], tm
     from stillwatch.schema.intel import FamilyFingerprint
 
     assert [f.name for f in msgspec.structs.fields(FamilyFingerprint)] == [
-        "key_id", "part", "hashes", "least", "accounts", "entities", "capabilities"
+        "key_id", "part", "hashes", "least", "accounts", "entities", "capabilities", "level"
     ]  # fmt: skip
