@@ -54,8 +54,8 @@ EXTENSIONS = {
         f"{PROPERTY} (list of object): key_id (string): 8 hex digits of the key that the two partners agreed on; "
         "part (string): prompt or system; hashes (list of string): keyed hashes, 5 hex digits each; least (float): "
         "share of them that wording must hold to match; accounts (integer), entities (integer): holders, rounded "
-        "down; capabilities (list of string); level (integer): the hashes are of postings that the sketch keeps at this "
-        f"selection level. In the pattern, {FAMILY}:fingerprint is the SHA-256, hex, of key_id, "
+        "down; capabilities (list of string); level (integer): the hashes are of postings that the sketch keeps at "
+        f"this selection level. In the pattern, {FAMILY}:fingerprint is the SHA-256, hex, of key_id, "
         "part and hashes, joined by line feeds.",
     ),
     CLUSTER_EXTENSION: (
