@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from stillwatch.evidence.bundle.verify import Broken, check
 from stillwatch.evidence.database import change_text
 from stillwatch.evidence.keys import Key, vkey
 from stillwatch.evidence.log import TransparencyLog
+from stillwatch.evidence.merkle import leaf_hash
 from stillwatch.evidence.note import note_of, text_of
 from stillwatch.evidence.read import checkpoint
 from tests.evidence.bundle.conftest import STRANGER, VKEY, Files, Made, changed, signed_again
@@ -62,9 +65,7 @@ def test_who_knows_any_key_of_the_log_accepts(made: Made, turned: tuple[Files, P
         check(files, vkey=vkey("example.com/other", KEY.public))
 
 
-def test_a_change_that_is_the_newest_entry_is_signed_by_the_key_before(
-    made: Made, tmp_path: Path
-) -> None:
+def test_a_change_that_is_the_newest_entry_is_signed_by_the_key_before(made: Made, tmp_path: Path) -> None:
     shutil.copy(made.source.audit, tmp_path / "log")
     with TransparencyLog(tmp_path / "log", KEY, ticking()) as log:
         log.rotate(SECOND)
@@ -73,7 +74,10 @@ def test_a_change_that_is_the_newest_entry_is_signed_by_the_key_before(
 
 
 def payload_of(new: Key, agreed: Key, old: Key) -> str:
-    plain = {"key": new.public.hex(), "signed": agreed.sign(change_text(ORIGIN, old.public, new.public)).hex()}
+    plain = {
+        "key": new.public.hex(),
+        "signed": agreed.sign(change_text(ORIGIN, old.public, new.public)).hex(),
+    }
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
@@ -83,10 +87,6 @@ def other_payload(plain: Any) -> None:
 
 def other_entry(plain: Any) -> None:
     """A change of one's own, in a tree of one's own, that the key before did not sign."""
-    import hashlib
-
-    from stillwatch.evidence.merkle import leaf_hash
-
     payload = payload_of(STRANGER, STRANGER, KEY)
     leaf = json.loads(plain["keys"][0]["leaf"]) | {
         "number": 0,
@@ -100,10 +100,6 @@ def other_entry(plain: Any) -> None:
 
 def unagreed(plain: Any) -> None:
     """The owner of the first key names somebody else's, who did not agree, in a tree that it signs."""
-    import hashlib
-
-    from stillwatch.evidence.merkle import leaf_hash
-
     payload = payload_of(STRANGER, KEY, KEY)
     leaf = json.loads(plain["keys"][0]["leaf"]) | {"sha256": hashlib.sha256(payload.encode()).hexdigest()}
     text = json.dumps(leaf, sort_keys=True, separators=(",", ":"))
@@ -114,10 +110,6 @@ def unagreed(plain: Any) -> None:
 
 def elsewhere(plain: Any) -> None:
     """A change that the first key signed and the new one agreed to, in another tree than the log's."""
-    import hashlib
-
-    from stillwatch.evidence.merkle import leaf_hash
-
     payload = payload_of(STRANGER, STRANGER, KEY)
     leaf = json.loads(plain["keys"][0]["leaf"]) | {"sha256": hashlib.sha256(payload.encode()).hexdigest()}
     text = json.dumps(leaf, sort_keys=True, separators=(",", ":"))
@@ -126,8 +118,6 @@ def elsewhere(plain: Any) -> None:
     plain["keys"] = [{"index": 0, "leaf": text, "payload": payload, "path": [], "checkpoint": note}]
     plain["vkey"] = vkey(ORIGIN, STRANGER.public)
     size, root64 = plain["checkpoint"].split("\n")[1:3]
-    from base64 import b64decode
-
     whole = b64decode(root64)
     signature = STRANGER.sign(text_of(ORIGIN, int(size), whole))
     plain["checkpoint"] = note_of(ORIGIN, int(size), whole, STRANGER.public, signature)
@@ -143,7 +133,10 @@ FORGED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda plain: plain["keys"][0]["path"].pop(), "what the key before signed"),
     (lambda plain: plain.update(keys=plain["keys"] * 40), "too often"),
     (lambda plain: plain["entries"].pop(0), "first entry"),
-    (lambda plain: plain["entries"].remove(next(e for e in plain["entries"] if '"key"' in e["leaf"])), "not in the log"),
+    (
+        lambda plain: plain["entries"].remove(next(e for e in plain["entries"] if '"key"' in e["leaf"])),
+        "not in the log",
+    ),
     (lambda plain: plain.update(vkey=VKEY), "not the one that its changes"),
     (other_payload, "what the key before signed"),
     (other_entry, "not signed by the log's key"),

@@ -255,7 +255,9 @@ def _made_up(count: int) -> list[str]:
 
 
 def _event(did: str, partner: str | None, **counts: int) -> Event:
-    told: dict[str, Json] = {"did": did} | ({} if partner is None else {"partner": partner})
+    told: dict[str, Json] = {"did": did}
+    if partner is not None:
+        told["partner"] = partner
     # Two exchanges with equal counts are two events.
     return "intel", told | {**counts, "number": secrets.token_hex(8)}
 
