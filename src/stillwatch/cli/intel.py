@@ -311,17 +311,19 @@ def export_command(
     )
     for name in without:
         print(f"{name} has too little wording of its own that 5 accounts of 2 entities hold: it is left out")
-    commit(log, log_key, lambda: [_exported(data, partner, len(found))], f"the feed is in {out}")
+    commit(
+        log, log_key, lambda: [_exported(data, ring.partner(partner), len(found))], f"the feed is in {out}"
+    )
 
 
 def _encoded(feed: Feed) -> bytes:
     return msgspec.json.encode(feed, order="sorted")
 
 
-def _exported(data: bytes, partner: str, count: int) -> tuple[str, dict[str, Json]]:
+def _exported(data: bytes, pseudonym: str, count: int) -> tuple[str, dict[str, Json]]:
     return "intel", {
         "did": "export",
-        "partner_sha256": hashlib.sha256(partner.encode()).hexdigest(),
+        "partner": pseudonym,
         "feed_sha256": hashlib.sha256(data).hexdigest(),
         "indicators": count,
     }
@@ -380,7 +382,9 @@ def psi_offer(
     ready(log, log_key)
     ring = KeyRing.read(keys)
     wording = _wording(results, campaign, ring, partner)
-    event = psi.offer(wording, partner, ring.names("fingerprint", partner), read_key(key), out, state)
+    event = psi.offer(
+        wording, partner, ring.names("fingerprint", partner), read_key(key), out, state, ring.partner(partner)
+    )
     print(f"{out}: {sum(map(len, wording.values())):,} postings of {len(wording):,} campaigns, for {partner}")
     print(f"{state}: opens the response; it is secret")
     commit(log, log_key, lambda: [event], f"the request is in {out}")
@@ -405,7 +409,17 @@ def psi_answer(
     ring = KeyRing.read(keys)
     mine = sorted({e for elements in _wording(results, campaign, ring, partner).values() for e in elements})
     names = ring.names("fingerprint", partner)
-    event = psi.answer(request, mine, partner, [names], read_key(key), out, IntelStore(store), _now(at))
+    event = psi.answer(
+        request,
+        mine,
+        partner,
+        [names],
+        read_key(key),
+        out,
+        IntelStore(store),
+        _now(at),
+        ring.partner(partner),
+    )
     print(f"{out}: answered from {len(mine):,} postings, for {partner}")
     commit(log, log_key, lambda: [event], f"the response is in {out}")
 

@@ -133,7 +133,8 @@ def campaign_command(
         public=read_lookups().public_postings,
     )
     ready(log, log_key)
-    made = write(asked, format, KeyRing.read(keys), _tell)
+    ring = KeyRing.read(keys)
+    made = write(asked, format, ring, _tell)
     write_whole(out, [made.data], "the export")
     if show_accounts:
         _tell(RAW)
@@ -142,7 +143,7 @@ def campaign_command(
     )
     if made.revoked:
         print("It takes back what was shared about this campaign.")
-    event = shared_event(asked, format, made.data, revoked=made.revoked)
+    event = shared_event(asked, format, made.data, ring.partner(partner), revoked=made.revoked)
     commit(log, log_key, lambda: [event], f"the export is in {out}")
 
 

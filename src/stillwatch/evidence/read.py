@@ -115,8 +115,8 @@ def prove_entries(path: Path, numbers: Sequence[int], since: Sequence[int] = ())
     """Proofs to one checkpoint: of several entries, and that the log goes on from its first `since` entries.
 
     `entries` and `growth` are lists of what `prove_entry` and `prove_growth` give, less the checkpoint, which stands
-    once, beside the log's `vkey`. UsageError if there is no such entry or no such earlier size, JournalError if the
-    log does not hold there.
+    once, beside the log's `vkey` and, as there, the `keys` that led to it.
+    UsageError if there is no such entry or no such earlier size, JournalError if the log does not hold there.
     """
     with contextlib.closing(connect(path, write=False)) as db, explained(path):
         db.execute("BEGIN")
@@ -142,6 +142,7 @@ def prove_entries(path: Path, numbers: Sequence[int], since: Sequence[int] = ())
             "checkpoint": note_of(who.origin, size, root, who.key_at(size), signature),
             "entries": proved,
             "growth": growth,
+            **_changes(db, path, who),
         }
 
 

@@ -134,6 +134,14 @@ class KeyRing:
         # The current one was added last.
         return [_of(key) for key in mine[::-1]]
 
+    def partner(self, name: str) -> str:
+        """What the transparency log calls a partner: of purpose `share`, for nobody but the ring's owner to tell.
+
+        The key is of no partner in particular, so that the same partner has one name until it is rotated.
+        """
+        _check("share", name)
+        return self.names("share").of("partner", name)
+
     def rotate(self, purpose: str, partner: str = "") -> Pseudonyms:
         """Use a new random key from now on."""
         return self.agree(purpose, partner, secrets.token_bytes(SECRET_BYTES))

@@ -11,13 +11,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from stillwatch.evidence.bundle import archive
 from stillwatch.evidence.bundle.accounts import accounts, named_accounts
 from stillwatch.evidence.bundle.build import build
 from stillwatch.evidence.bundle.counts import Measured
 from stillwatch.evidence.bundle.rows import _mine, passed
 from stillwatch.evidence.bundle.verify import check
 from stillwatch.ingest import open_log
+from stillwatch.schema.errors import OutputError, ResultError
 from stillwatch.schema.results import ACCOUNT_ROWS
 from stillwatch.schema.tables import SEPARATOR
 from stillwatch.store.pseudonyms import Pseudonyms
@@ -106,3 +109,59 @@ def test_users_behind_a_gateway_are_told_apart(tmp_path: Path) -> None:
     members = accounts(named, measured, NAMES)["members"]
     assert len({member["account"] for member in members}) == 3
     assert NAMES.of("account", "gw\x1fu1") in {member["account"] for member in members}
+
+
+def test_a_partner_whose_indicator_counted_is_not_in_the_bundle(made: Made, tmp_path: Path) -> None:
+    results, campaign = tmp_path / "results", made.campaigns[-1]
+    shutil.copytree(made.results, results)
+    found = json.loads((results / "findings.json").read_bytes())
+    text = "canary-partner reports this wording (TLP:RED, confidence 83 of 100, until 2026-09-01)."
+    for group in found["groups"]:
+        part = {"kind": "PARTNER", "signal": "partner_decisive", "bits": 0.0, "text": text, "keys": []}
+        group["evidence"].append(part)
+    (results / "findings.json").write_text(json.dumps(found))
+    audit, decisions, noted = committed(tmp_path, results, campaign)
+    source = replace(made.source, results=results, audit=audit, decisions=decisions, noted=[noted])
+    files = build(campaign, source, made.names, SIGNER, AT)
+    check(files)
+    for name, data in files.items():
+        assert not [word for word in (b"canary", b"TLP:RED", b"83 of 100") if word in data], name
+    for name in ("chapters.json", "finding.json", "report.html"):
+        assert b"An indicator that a partner shared fits the wording." in files[name], name
+
+
+def test_nothing_is_written_that_a_verifier_would_refuse(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = made.small
+    for name, most, said in (
+        ("MOST_FILE", 20_000, "and verifiers take"),
+        ("MOST_ALL", 200_000, "the files together"),
+        ("MOST_STATEMENT", 1_000, "statement.dsse.json"),
+        ("MOST_FILES", 5, "there are 11 files"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(archive, name, most)
+            with pytest.raises(OutputError, match=said):
+                archive.write(tmp_path / "b.zip", files)
+    # What only the verifier counts: the archive's size, and how far a file packs.
+    for name, most, said in (("MOST_ARCHIVE", 20_000, "the archive has more"), ("MOST_RATIO", 1, "zip bomb")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"stillwatch.evidence.bundle.verify.{name}", most)
+            with pytest.raises(OutputError, match=said) as error:
+                archive.write(tmp_path / "b.zip", files | {"rows.jsonl": bytes(2 << 20)})
+            assert "shorter span" in str(error.value.hint)
+    monkeypatch.setattr("stillwatch.evidence.bundle.verify.MOST_STEPS", 20_000)
+    with pytest.raises(ResultError, match="too much to be computed") as error:
+        build(made.campaigns[-1], made.source, made.names, SIGNER, AT)
+    assert "shorter span" in str(error.value.hint)
+    assert not (tmp_path / "b.zip").exists()
+
+
+def test_a_campaign_of_very_many_accounts_shows_as_many_rows_as_there_may_be(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillwatch.evidence.bundle.rows.MOST_ROWS", 7)
+    files = build(made.campaigns[-1], made.source, made.names, SIGNER, AT)
+    assert files["rows.jsonl"].count(b"\n") == 7
+    assert set(files["rows.jsonl"].splitlines()) <= set(made.small["rows.jsonl"].splitlines())

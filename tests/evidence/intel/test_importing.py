@@ -54,7 +54,7 @@ def test_what_is_told_to_the_log_is_digests_and_counts(side: Side) -> None:
     kind, told = side.take(side.feed(side.indicator())).event
     assert kind == "intel"
     assert "acme" not in json.dumps(told)
-    assert all(type(v) is int or name == "did" or len(str(v)) == 64 for name, v in told.items())
+    assert all(type(v) is int or name in ("did", "partner") or len(str(v)) == 64 for name, v in told.items())
 
 
 def test_only_the_partners_own_key_signs(side: Side) -> None:

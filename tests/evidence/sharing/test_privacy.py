@@ -6,6 +6,7 @@ Every format of `FORMATS` is looked through, for every value of a real log and f
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -103,6 +104,22 @@ def test_no_free_text_and_no_number_of_a_finding_is_in_any_export(
         for key in ("00ff00ff00ff00ff", "0abc0abc0abc0abc", "g-00000000000a"):
             assert key not in text
     assert shown == 2 * 2 * len(FORMATS)
+
+
+def test_no_export_names_the_partner_whose_indicator_counted(
+    sample: Callable[..., Results], tmp_path: Path
+) -> None:
+    results = folder(tmp_path / "results", sample)
+    found = json.loads((results / "findings.json").read_bytes())
+    text = f"{CANARY}-partner reports this wording (TLP:RED, confidence 80 of 100, until 2026-09-01)."
+    part = {"kind": "PARTNER", "signal": "partner_fingerprint", "bits": 0.0, "text": text, "keys": []}
+    for group in found["groups"]:
+        group["evidence"].append(part)
+    (results / "findings.json").write_text(json.dumps(found))
+    assert read_results(results).findings.groups[0].evidence[-1].text == text
+    shown = [made for _, made in exports(results, ring(tmp_path / "ring.json", "b.example"))]
+    assert len(shown) == 2 * 2 * len(FORMATS)
+    assert not [made for made in shown if CANARY in made or "TLP:RED" in made]
 
 
 def _planted(log: Path, out: Path) -> Path:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from stillwatch.evidence.bundle import rows as rw
 from stillwatch.evidence.bundle.accounts import accounts, named_accounts
+from stillwatch.evidence.bundle.archive import SMALLER, fits
 from stillwatch.evidence.bundle.chapters import chapters
 from stillwatch.evidence.bundle.committed import committed, log_file
 from stillwatch.evidence.bundle.counts import counts, measured
@@ -34,6 +35,15 @@ from stillwatch.store.pseudonyms import Pseudonyms
 from stillwatch.store.public import few, public_group
 from stillwatch.store.results import Results, read_proof, read_results, read_scoring
 
+TOO_MUCH = (
+    "too much to be computed again here",
+    "is too long",
+    "too large to be computed again here",
+    "too often",
+)
+"""How `verify.py` ends where it is not the numbers that are wrong, but how many they are."""
+LONG = ("counts.json", "vectors.json")
+"""Files of numbers: no line for each of them."""
 _WORD = re.compile(r"[^\s\"',;:()\[\]{}<>\\/=]+")
 
 
@@ -98,7 +108,7 @@ def build(
     }
     docs["chapters.json"] = chapters(docs)
     docs["chapters.json"]["custody"] = custody(len(chosen.lines), chosen.eligible, len(run.inputs))
-    files = {name: _json(plain) for name, plain in docs.items()}
+    files = {name: _json(plain, name in LONG) for name, plain in docs.items()}
     files["rows.jsonl"] = b"".join(line + b"\n" for line in chosen.lines)
     files["verify.py"] = verifier()
     predicate = {
@@ -124,8 +134,9 @@ def verifier() -> bytes:
     return resources.files("stillwatch.evidence.bundle").joinpath("verify.py").read_bytes()
 
 
-def _json(plain: Any) -> bytes:
-    return (json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+def _json(plain: Any, dense: bool = False) -> bytes:
+    how: dict[str, Any] = {"separators": (",", ":")} if dense else {"indent": 1}
+    return (json.dumps(plain, sort_keys=True, ensure_ascii=False, **how) + "\n").encode()
 
 
 def _campaign(results: Results, campaign: str) -> Group:
@@ -224,11 +235,14 @@ def _no_names(files: Mapping[str, bytes], results: Results, principals: Sequence
 
 
 def _verified(files: dict[str, bytes]) -> None:
-    """What a stranger would find. ResultError if anything does not hold."""
+    """What a stranger would find. ResultError if anything does not hold, OutputError if it is too large."""
+    fits(files)
     try:
         check(files)
     except Broken as error:
         raise ResultError(
             f"the bundle does not hold, so it was not written: {error}",
-            hint="the results may be of another version of this program: scan again",
+            hint=SMALLER
+            if str(error).endswith(TOO_MUCH)
+            else "the results may be of another version of this program: scan again",
         ) from error

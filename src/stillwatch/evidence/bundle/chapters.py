@@ -45,6 +45,7 @@ OF_KIND = {
     "TIME": "timing",
     "TRACE": "capabilities",
     "FANOUT": "accounts",
+    "PARTNER": "structure",
 }
 Statement = dict[str, Any]
 TAKES: dict[str, Callable[[Any], Any]] = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from stillwatch.evidence.database import ROTATED
 from stillwatch.evidence.note import read_checkpoint
 from stillwatch.evidence.read import entries, prove_entries
 from stillwatch.schema.errors import ResultError, Where
@@ -54,6 +55,8 @@ def committed(audit: Path, results: Path, campaign: str, key: str, decisions: Pa
             found.append(number)
         elif kind == "partition" and payload.get("sha256") in inputs:
             partitions.append(number)
+        elif kind == ROTATED:
+            found.append(number)
         elif kind in KINDS.values():
             if payload.get("group") == campaign:
                 about.add(str(payload["decision"]))

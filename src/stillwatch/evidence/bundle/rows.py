@@ -203,7 +203,9 @@ def choose(
             line = _line(plain, number, place, found[row], sorted(moves.get(row, [])), names)
             at = _order(plain, place, names)
             (heapq.heappushpop if len(heap) == each else heapq.heappush)(heap, (rank, at, line))
-    lines = sorted((at, line) for heap in kept.values() for _, at, line in heap)
+    # Of a campaign of many thousand accounts not each one has a row: by the same keyed hash, nobody picks them.
+    first = heapq.nlargest(MOST_ROWS, (entry for heap in kept.values() for entry in heap))
+    lines = sorted((at, line) for _, at, line in first)
     return Chosen([line for _, line in lines], eligible)
 
 

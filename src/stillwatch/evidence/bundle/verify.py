@@ -8,7 +8,7 @@ hold, with 2 if it was called wrongly. A verifier that comes with the evidence p
 its SHA-256, which it prints, with the published one.
 
 --signer  who has to have signed the bundle: ed25519:BASE64, or a file with that or with a PEM public key
---vkey    the transparency log's key, NAME+ID+KEY, or a file with it
+--vkey    the transparency log's key, now or before it was changed, NAME+ID+KEY, or a file with it
 --noted   a checkpoint of the log that you noted earlier: the log must go on from it
 --row     a row that the operator has revealed to you, as a file: it must be the one that was committed to
 """
@@ -32,6 +32,8 @@ from typing import Any
 PREDICATE = "urn:stillwatch:evidence-bundle:v1"
 MOST_ARCHIVE = MOST_FILE = 32 << 20
 MOST_ALL, MOST_FILES, MOST_STATEMENT = 64 << 20, 24, 1 << 20
+MOST_KEYS = 64
+"""Of a log, one after the other."""
 MOST_RATIO = 200
 """Times that a file of more than 1 MiB may be larger than it is packed: ours are at most 40."""
 MOST_STEPS = 300_000_000
@@ -78,7 +80,11 @@ def unpack(path: Path) -> dict[str, bytes]:
     """The files of an archive, in memory. Whatever does not look as this program writes it is refused."""
     need(path.is_file(), "there is no such file")
     with path.open("rb") as file:
-        data = file.read(MOST_ARCHIVE + 1)
+        return unpacked(file.read(MOST_ARCHIVE + 1))
+
+
+def unpacked(data: bytes) -> dict[str, bytes]:
+    """The files of an archive that is in memory."""
     need(len(data) <= MOST_ARCHIVE, f"the archive has more than {MOST_ARCHIVE >> 20} MiB")
     # The end record, before anything reads the directory: how many files, how large a directory, no comment.
     end = data[-22:]
@@ -209,8 +215,11 @@ def key_id(name: str, public: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n\1" + public).digest()[:4]
 
 
-def checkpoint(text: str, who: tuple[str, bytes]) -> tuple[int, bytes]:
-    """Size and root of a checkpoint that the log signed (C2SP tlog-checkpoint)."""
+def checkpoint(text: str, who: tuple[str, list[tuple[int, bytes]]]) -> tuple[int, bytes]:
+    """Size and root of a checkpoint that the log signed (C2SP tlog-checkpoint).
+
+    `who`: its name and keys, each after the size of tree from which on it signs; the first signs the smallest.
+    """
     found = re.fullmatch(
         r"([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\n\n((?:\u2014 [^ \n]+ [^ \n]+\n){1,64})", text
     )
@@ -219,6 +228,7 @@ def checkpoint(text: str, who: tuple[str, bytes]) -> tuple[int, bytes]:
     origin, size, root, lines = found.groups()
     need(origin == who[0], "a checkpoint is of another log")
     body = f"{origin}\n{size}\n{root}\n".encode()
+    key = [public for first, public in who[1] if first <= int(size)][-1]
     mine = []
     for line in lines.splitlines():
         name, encoded = line[2:].split(" ")
@@ -226,11 +236,9 @@ def checkpoint(text: str, who: tuple[str, bytes]) -> tuple[int, bytes]:
             raw = b64decode(encoded, validate=True)
         except ValueError as error:
             raise Broken("a checkpoint of the log cannot be read") from error
-        if name == origin and raw[:4] == key_id(origin, who[1]):
+        if name == origin and raw[:4] == key_id(origin, key):
             mine.append(raw[4:])
-    need(
-        mine and all(signed(who[1], body, raw) for raw in mine), "a checkpoint is not signed by the log's key"
-    )
+    need(mine and all(signed(key, body, raw) for raw in mine), "a checkpoint is not signed by the log's key")
     return int(size), b64decode(root)
 
 
@@ -458,13 +466,12 @@ class Check:
         log = self.doc("log.json")
         for name, said in self.claim["log"].items():
             need(log[name] == said, f"{name} of the log is another than in the statement")
-        who = log_key(log["vkey"])
-        need(
-            self.vkey is None or log_key(self.vkey) == who, "another key signs the log than the one you named"
-        )
-        if self.vkey is None:
-            self.left.append("whose log it is: name its key with --vkey")
+        who = self.chain(log)
         size, root = checkpoint(log["checkpoint"], who)
+        need(
+            log_key(log["vkey"]) == (who[0], [key for first, key in who[1] if first <= size][-1]),
+            "the log's key is not the one that its changes of key lead to",
+        )
         self.events: list[tuple[str, str, dict[str, Any]]] = []
         for entry in log["entries"]:
             leaf, index, payload = entry["leaf"], entry["index"], entry["payload"]
@@ -473,6 +480,11 @@ class Check:
             plain = parse(leaf, "an entry of the log")
             need(sha256(payload.encode()) == plain["sha256"], f"entry {index} has another payload")
             self.events.append((plain["kind"], plain["time"], parse(payload, "an entry of the log")))
+        leaves = {entry["index"]: entry["leaf"] for entry in log["entries"]}
+        for change in log.get("keys", []):
+            need(leaves.get(change["index"]) == change["leaf"], "a change of the log's key is not in the log")
+        listed = sum(kind == "key" for kind, _, _ in self.events)
+        need(listed == len(who[1]) - 1, "a change of the log's key is not in the chain of its keys")
         before = {}
         for growth in log["growth"]:
             earlier, was = checkpoint(growth["checkpoint"], who)
@@ -495,7 +507,43 @@ class Check:
                 "that the log was not made anew later: --noted, a checkpoint from before the dispute"
             )
         more = f", and goes on from {len(before)} earlier checkpoints" if before else ""
+        more += f"; its key was changed {len(who[1]) - 1} times, by the key before" if len(who[1]) > 1 else ""
         return f"{len(self.events)} entries are in the log {who[0]}, signed at {size:,} entries{more}"
+
+    def chain(self, log: dict[str, Any]) -> tuple[str, list[tuple[int, bytes]]]:
+        """The log's name and keys from its first entry on: each names the next one, which agrees.
+
+        Whoever knows any of them knows the log.
+        """
+        name, changes = log_key(log["vkey"])[0], log.get("keys", [])
+        need(type(changes) is list and len(changes) < MOST_KEYS, "the log's key was changed too often")
+        first = [entry["payload"] for entry in log["entries"] if entry["index"] == 0]
+        need(len(first) == 1, "the log's first entry, which names its first key, is not here")
+        keys = [(0, bytes.fromhex(parse(first[0], "the log's first entry")["key"]))]
+        for change in changes:
+            size, root = checkpoint(change["checkpoint"], (name, keys))
+            leaf, index, payload, old = change["leaf"], change["index"], change["payload"], keys[-1][1]
+            right = type(index) is int and index == size - 1 and index + 2 > keys[-1][0]
+            right = right and included(leaf_hash(leaf.encode()), index, size, hashes(change["path"]), root)
+            plain = parse(leaf, "a change of the log's key")
+            right = right and plain["kind"] == "key" and plain["sha256"] == sha256(payload.encode())
+            need(right, "a change of the log's key is not what the key before signed")
+            told = parse(payload, "a change of the log's key")
+            new = bytes.fromhex(told["key"])
+            agreed = f"stillwatch log key 1\n{name}\n{old.hex()}\n{new.hex()}\n".encode()
+            need(
+                new not in [key for _, key in keys] and signed(new, agreed, bytes.fromhex(told["signed"])),
+                "the log's key was changed to one that did not agree",
+            )
+            keys.append((size + 1, new))
+        known = None if self.vkey is None else log_key(self.vkey)
+        need(
+            known is None or (known[0] == name and known[1] in [key for _, key in keys]),
+            "another key signs the log than the one you named",
+        )
+        if known is None:
+            self.left.append("whose log it is: name its key, or one that it had before, with --vkey")
+        return name, keys
 
     def finding(self) -> str:
         """The finding, its scan and its inputs are those that the log committed to."""

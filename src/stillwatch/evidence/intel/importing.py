@@ -23,6 +23,8 @@ class Taken:
     """What became of one feed."""
 
     partner: str
+    pseudonym: str
+    """The partner's in the transparency log."""
     feed: str
     """SHA-256 of its payload, hex."""
     serial: int
@@ -42,7 +44,7 @@ class Taken:
         """For the transparency log: digests and counts."""
         told: dict[str, Json] = {
             "did": "import",
-            "partner_sha256": hashlib.sha256(self.partner.encode()).hexdigest(),
+            "partner": self.pseudonym,
             "feed_sha256": self.feed,
             "serial": self.serial,
             "new": self.new,
@@ -119,7 +121,15 @@ def take_feed(
             else:
                 counts["changed"] += 1
                 holding.kept[place[indicator.id]] = kept
-    return Taken(partner, digest, reading.serial, **counts, unused=reading.unused, refused=refused)
+    return Taken(
+        partner,
+        ring.partner(partner),
+        digest,
+        reading.serial,
+        **counts,
+        unused=reading.unused,
+        refused=refused,
+    )
 
 
 def _why_not(

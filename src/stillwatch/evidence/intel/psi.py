@@ -117,9 +117,18 @@ def elements_of(folder: Path, campaign: str, names: Pseudonyms, public: U64) -> 
 
 
 def offer(
-    wording: dict[str, list[str]], partner: str, names: Pseudonyms, key: Key, request: Path, state: Path
+    wording: dict[str, list[str]],
+    partner: str,
+    names: Pseudonyms,
+    key: Key,
+    request: Path,
+    state: Path,
+    pseudonym: str | None = None,
 ) -> Event:
-    """Write a request about `wording` (campaign -> elements), signed, and what is needed to open the response."""
+    """Write a request about `wording` (campaign -> elements), signed, and what is needed to open the response.
+
+    `pseudonym`: the partner's in the transparency log, which is not told of one without.
+    """
     psi = _library()
     elements = [e for name in sorted(wording) for e in wording[name]]
     if not elements or len(elements) > MOST_ASKED:
@@ -149,7 +158,7 @@ def offer(
         body=b64encode(body).decode(),
     )
     _write_new(request, seal(msgspec.json.encode(message), TYPE, key), "the request")
-    return _event("psi_offer", partner, elements=len(elements), campaigns=len(wording))
+    return _event("psi_offer", pseudonym, elements=len(elements), campaigns=len(wording))
 
 
 def answer(
@@ -161,11 +170,13 @@ def answer(
     response: Path,
     store: IntelStore,
     at: datetime,
+    pseudonym: str | None = None,
 ) -> Event:
     """Answer a request from the elements `wording` of own confirmed campaigns.
 
     The elements asked about are taken from the partner's budget of the day first. FormatError for what is no request
     or not the partner's; UsageError where the budget is used up or the key is not `names`' (those agreed on).
+    `pseudonym` as for `offer`.
     """
     psi = _library()
     asked = _message(request, REQUEST, store.read().partner(partner).keys)
@@ -210,7 +221,7 @@ def answer(
         setup=b64encode(setup.SerializeToString()).decode(),
     )
     _write_new(response, seal(msgspec.json.encode(message), TYPE, key), "the response")
-    return _event("psi_answer", partner, elements=asked.elements, answered_from=len(mine))
+    return _event("psi_answer", pseudonym, elements=asked.elements, answered_from=len(mine))
 
 
 def opened(response: Path, state: Path, store: IntelStore) -> tuple[list[Overlap], Event]:
@@ -236,15 +247,17 @@ def opened(response: Path, state: Path, store: IntelStore) -> tuple[list[Overlap
         out.append(Overlap(name, count, len(common & set(range(first, first + count)))))
         first += count
     hits = sum(o.matches for o in out)
-    return out, _event("psi_open", kept.partner, campaigns=len(out), matching=hits)
+    return out, _event("psi_open", None, campaigns=len(out), matching=hits)
 
 
 def _made_up(count: int) -> list[str]:
     return [secrets.token_hex(16) for _ in range(count)]
 
 
-def _event(did: str, partner: str, **counts: int) -> Event:
-    told: dict[str, Json] = {"did": did, "partner_sha256": hashlib.sha256(partner.encode()).hexdigest()}
+def _event(did: str, partner: str | None, **counts: int) -> Event:
+    told: dict[str, Json] = {"did": did}
+    if partner is not None:
+        told["partner"] = partner
     # Two exchanges with equal counts are two events.
     return "intel", told | {**counts, "number": secrets.token_hex(8)}
 

@@ -69,14 +69,19 @@ def share(
     return Shared(FORMATS[form].write(out), out.revoked)
 
 
-def shared_event(asked: Request, form: str, data: bytes, *, revoked: bool) -> tuple[str, dict[str, Json]]:
-    """What the transparency log is told of a file that was written for a partner: who has what, and what is void."""
+def shared_event(
+    asked: Request, form: str, data: bytes, pseudonym: str, *, revoked: bool
+) -> tuple[str, dict[str, Json]]:
+    """What the transparency log is told of a file that was written for a partner: who has what, and what is void.
+
+    `pseudonym`: the partner's (`KeyRing.partner`).
+    """
     return "share", {
         "did": "take_back" if revoked else "share",
         "campaign": asked.campaign,
         "format": form,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "partner_sha256": hashlib.sha256(asked.partner.encode()).hexdigest(),
+        "partner": pseudonym,
         "tlp": asked.terms.tlp,
         "expires": stamp(asked.terms.expires),
         "without": len(asked.without),
