@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -391,16 +391,16 @@ def sketch(
 @app.command()
 def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the demo.")] = Path("demo-out")) -> None:
     """Compose two weeks of a small provider, scan them, and show what was found."""
-    results = out / "results"
+    results, log = out / "results", out / "log"
     refuse_existing(results, force=True)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        print("Composing two weeks of a small provider (synthetic accounts, synthetic text) ...")
-        made = arena.make("demo", log)
-        print(f"{made.accounts:,} accounts, {made.exchanges:,} exchanges. Scanning ...")
-        scanned = _scan_with_progress([str(log)], quiet=False, options=Options())
-        _write(scanned, results, True)
-        score = arena.score(results, log)
+    if (log / "truth" / "groups.parquet").is_file():  # the log of an earlier demo, and of nothing else
+        shutil.rmtree(log)
+    print("Composing two weeks of a small provider (synthetic accounts, synthetic text) ...")
+    made = arena.make("demo", log)
+    print(f"{made.accounts:,} accounts, {made.exchanges:,} exchanges. Scanning ...")
+    scanned = _scan_with_progress([str(log)], quiet=False, options=Options())
+    _write(scanned, results, True)
+    score = arena.score(results, log)
     console = Console()
     console.print(groups_table(scanned.findings))
     right, named = score.precision.hits, score.precision.total
@@ -409,4 +409,4 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Folder for the demo.")
         f"{score.recall.hits} of {score.recall.total} attackers are in one.",
         highlight=False,
     )
-    console.print(f"Report: {results / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Log: {log}, report: {results / 'report.html'}", highlight=False, soft_wrap=True)

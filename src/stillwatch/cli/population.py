@@ -109,9 +109,9 @@ def _show(found: Population) -> None:
 def _table(console: Console, head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> None:
     shown = Table(box=None, pad_edge=False)
     for place, name in enumerate(head):
-        shown.add_column(
-            name, justify="right" if place >= words else "left", no_wrap=place != 1 or words == 1
-        )
+        # Of two words one goes below the other where the terminal is narrow; numbers and months stay whole.
+        wraps = " " in name or (place == 1 and words > 1)
+        shown.add_column(name, justify="right" if place >= words else "left", no_wrap=not wraps)
     for row in rows:
         shown.add_row(*row)
     console.print(shown, highlight=False)

@@ -128,7 +128,11 @@ def read_private(path: Path, ed25519: Any) -> Any:
     try:
         private = load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
-        raise InputError(f"the key cannot be read: {error.strerror}", where=Where(path.name)) from error
+        raise InputError(
+            f"the key cannot be read: {error.strerror}",
+            where=Where(path.name),
+            hint="`openssl genpkey -algorithm ed25519 -out FILE` makes one",
+        ) from error
     except (ValueError, TypeError) as error:
         raise InputError("this is no PEM private key without a passphrase", where=Where(path.name)) from error
     if not isinstance(private, ed25519.Ed25519PrivateKey):
