@@ -118,11 +118,18 @@ def ed25519_module(extra: str = "guard", needed_for: str = "signing and checking
 
 def read_signer(path: Path) -> Signer:
     """A private key from a PEM file (PKCS #8, without a passphrase). InputError where it is none."""
-    return Signer(read_private(path, ed25519_module()))
+    return Signer(
+        read_private(
+            path, ed25519_module(), missing="`openssl genpkey -algorithm ed25519 -out FILE` makes one"
+        )
+    )
 
 
-def read_private(path: Path, ed25519: Any) -> Any:
-    """The private ed25519 key itself, for `ed25519_module`. InputError as `read_signer`."""
+def read_private(path: Path, ed25519: Any, *, missing: str | None = None) -> Any:
+    """The private ed25519 key itself, for `ed25519_module`. InputError as `read_signer`.
+
+    `missing` is what to do where there is no file; a log's key cannot be replaced by a new one.
+    """
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
@@ -131,7 +138,7 @@ def read_private(path: Path, ed25519: Any) -> Any:
         raise InputError(
             f"the key cannot be read: {error.strerror}",
             where=Where(path.name),
-            hint="`openssl genpkey -algorithm ed25519 -out FILE` makes one",
+            hint=missing,
         ) from error
     except (ValueError, TypeError) as error:
         raise InputError("this is no PEM private key without a passphrase", where=Where(path.name)) from error
