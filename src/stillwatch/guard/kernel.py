@@ -100,6 +100,20 @@ def families_in(
 
 
 @nb.njit(cache=True)
+def _hit(at: int, seen: Any, call: int, offsets: Any, of: Any, hits: Any, touched: Any, n: int) -> int:
+    """Count hash `at` for its fingerprints, once in a call; how many are touched then."""
+    if at < 0 or seen[at] == call:
+        return n
+    seen[at] = call
+    for j in range(offsets[at], offsets[at + 1]):
+        if hits[of[j]] == 0:
+            touched[n] = of[j]
+            n += 1
+        hits[of[j]] += 1
+    return n
+
+
+@nb.njit(cache=True)
 def partners_in(
     post: Any,
     levels: Any,
@@ -118,6 +132,8 @@ def partners_in(
     touched: Any,
     chosen: Any,
     short: Any,
+    known: Any,
+    known_at: Any,
     out: Any,
 ) -> int:
     """Fingerprints of partners that a text's postings fit, into `out`; how many.
@@ -126,28 +142,35 @@ def partners_in(
     its postings. `hashes` uint64, sorted: key and short hash (`bits` of it) of every fingerprint; hash i is in the
     fingerprints `of[offsets[i]:offsets[i+1]]`. Scratch: `seen` (hashes,) by `call`; `hits` (fingerprints,), zeros and
     left so; `touched`, `out` (fingerprints,); `chosen`, `short` uint64: as many postings as are looked at, and one.
+    `known` uint64, `known_at` int32 (keys, a power of two): postings that were hashed before, by their low bits, and
+    which hash each has, -1 for none. A slot that is free holds a posting of another slot.
     """
+    slots = _U(known.shape[1] - 1)
     n = 0
     for k in range(len(levels)):
         limit = (1 << 24) >> levels[k]
-        m = 0
+        m, looked = 0, 0
         for i in range(len(post)):
-            if m == len(chosen) - 1:
+            if looked == len(chosen) - 1:
                 break
-            chosen[m] = post[i]
-            m += np.int64(post[i] >> _U(SELECT_SHIFT)) < limit
+            if np.int64(post[i] >> _U(SELECT_SHIFT)) >= limit:
+                continue
+            looked += 1
+            slot = np.int64(post[i] & slots)
+            if known[k, slot] == post[i]:
+                n = _hit(known_at[k, slot], seen, call, offsets, of, hits, touched, n)
+            else:
+                chosen[m] = post[i]
+                m += 1
         keyed_into(inner[k], outer[k], head, prefix, chosen[:m], short)
         for i in range(m):
             value = (_U(k) << _U(bits)) | (short[i] >> _U(64 - bits))
             at = np.searchsorted(hashes, value)
-            if at == len(hashes) or hashes[at] != value or seen[at] == call:
-                continue
-            seen[at] = call
-            for j in range(offsets[at], offsets[at + 1]):
-                if hits[of[j]] == 0:
-                    touched[n] = of[j]
-                    n += 1
-                hits[of[j]] += 1
+            if at == len(hashes) or hashes[at] != value:
+                at = -1
+            slot = np.int64(chosen[i] & slots)
+            known[k, slot], known_at[k, slot] = chosen[i], at
+            n = _hit(at, seen, call, offsets, of, hits, touched, n)
     found = 0
     for i in range(n):
         f = touched[i]

@@ -38,7 +38,9 @@ class Partner(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """`ed25519:` and a public key in base64: who may sign feeds."""
     added: datetime
     serial: int = -1
-    """Of the newest feed that was taken: what is not newer is a replay."""
+    """Of the newest plain feed that was taken: what is not newer is a replay."""
+    bundles: list[str] = []
+    """SHA-256 of the STIX bundles that were taken, hex, the newest last."""
     asked: dict[str, int] = {}
     """Day (UTC) -> postings that were answered in private set intersections."""
 

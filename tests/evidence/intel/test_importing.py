@@ -191,6 +191,21 @@ def test_a_bundle_of_stix_is_read_by_its_extension(side: Side) -> None:
         side.take(seal(json.dumps(bundle).encode(), STIX_TYPE, ACME))
 
 
+def test_bundles_of_two_campaigns_of_one_scan_are_both_taken_beside_a_plain_feed(side: Side) -> None:
+    side.take(side.feed(side.indicator(), serial=1 << 52))
+    first, second = (
+        seal(json.dumps(stix(stix_indicator(side, id=f"indicator--{n}"))).encode(), STIX_TYPE, ACME)
+        for n in (1, 2)
+    )
+    assert [side.take(data).new for data in (first, second)] == [1, 1]
+    side.store.remove("acme", "indicator--1")
+    # Whoever carries files must not be able to bring back what was removed.
+    for data in (first, second):
+        with pytest.raises(FormatError, match="sent again"):
+            side.take(data)
+    assert len(side.store.read().kept) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

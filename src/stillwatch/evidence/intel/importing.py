@@ -80,8 +80,8 @@ def take_feed(
 ) -> Taken:
     """Take a feed of `partner` into the store.
 
-    FormatError, and nothing changes, if the partner did not sign it, it cannot be read, or it is not newer than the
-    one before. `tlp`: label of indicators that have none.
+    FormatError, and nothing changes, if the partner did not sign it, it cannot be read, or it was sent again: a plain
+    feed that is not newer than the one before, a bundle that was taken. `tlp`: label of indicators that have none.
     """
     known = {names.key_id for names in ring.every("fingerprint", partner)}
     with store.change() as holding:
@@ -89,16 +89,20 @@ def take_feed(
         kind, payload, signer = unseal(data, of.keys, name)
         reading = read_feed(kind, payload, name, tlp)
         where = Where(name)
-        if reading.serial <= of.serial:
-            raise FormatError(
-                "the feed is not newer than the last one that was taken: it was sent again",
-                where=where,
-                hint="ask the partner for its newest feed",
-            )
-        if kind.startswith("application/stix") and reading.serial > int((at + SLACK).timestamp() * 1e6):
-            raise FormatError("the feed comes from the future", where=where, hint="compare the clocks")
-        of.serial = reading.serial
         digest = hashlib.sha256(payload).hexdigest()
+        bundle = kind.startswith("application/stix")
+        if digest in of.bundles if bundle else reading.serial <= of.serial:
+            told = "it was taken before" if bundle else "it is not newer than the last one that was taken"
+            raise FormatError(
+                f"the feed was sent again: {told}", where=where, hint="ask the partner for its newest feed"
+            )
+        if bundle and reading.serial > int((at + SLACK).timestamp() * 1e6):
+            raise FormatError("the feed comes from the future", where=where, hint="compare the clocks")
+        if bundle:
+            # A bundle is of one campaign, and several have the time of one scan: `modified` of each object counts.
+            of.bundles = [*of.bundles, digest][-MOST_KEPT:]
+        else:
+            of.serial = reading.serial
         refused, counts = list(reading.refused), {"new": 0, "changed": 0, "revoked": 0, "same": 0}
         place = {k.indicator.id: i for i, k in enumerate(holding.kept) if k.partner == partner}
         for indicator in reading.indicators:
