@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -19,7 +20,7 @@ from stillwatch.campaign.risk import TIERS, observed, risk
 from stillwatch.cli import main
 from stillwatch.report.population import Month, Scan, leaving, plain, population
 from stillwatch.report.population_charts import picture
-from stillwatch.report.population_page import notes, page, table
+from stillwatch.report.population_page import headline, notes, page, table
 from stillwatch.report.shares import Share, small
 from stillwatch.store.decisions import Row, spans
 from tests.report.population_world import KINDS, month_of, ordered, written
@@ -86,6 +87,17 @@ def test_a_month_without_a_scan_is_a_gap_and_no_zero() -> None:
     assert table(found)[2][1] == "no scan"
     for text in (page(found), picture(found.months, "x")):
         assert re.search(r"no(<br>| )scan", text)
+
+
+def test_a_month_of_which_days_are_missing_is_no_headline_or_says_so() -> None:
+    found = population(scans(drawn(1)), None)
+    months = [*found.months[:5], replace(found.months[5], covered=0.1)]
+    said = headline(replace(found, months=tuple(months)))
+    assert "in May 2026." in said
+    assert "Jun" not in said
+    two = headline(replace(found, months=(months[0], months[5])))
+    assert "in Jan 2026, " in two
+    assert two.endswith("in Jun 2026 (of 10 % of its days).")
 
 
 def test_accounts_count_in_the_months_in_which_a_decision_was_in_force() -> None:

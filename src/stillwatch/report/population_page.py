@@ -32,9 +32,15 @@ from stillwatch.schema.anonymity import K
 HEAD = ("month", "accounts", *TIERS, "medium +", "95 % interval", "days read")
 
 
+WHOLE = 0.9
+"""Share of a month's days from which the month counts as read."""
+
+
 def headline(found: Population) -> str:
-    """The first and the last month that say a share, in one sentence."""
+    """The first and the last month that say a share; a month of which days are missing says so, or stands back."""
     told = [m for m in found.months if m.share is not None and m.share.value is not None]
+    whole = [m for m in told if m.covered >= WHOLE]
+    told = whole if len(whole) > 1 else told
     if not told:
         return "No month has enough accounts to say a share."
     first, last = told[0], told[-1]
@@ -48,7 +54,8 @@ def headline(found: Population) -> str:
 
 def _month(month: Month) -> str:
     year, _, number = month.name.partition("-")
-    return f"{NAMES[int(number) - 1]} {year}"
+    read = "" if month.covered >= WHOLE else f" (of {100 * month.covered:.0f} % of its days)"
+    return f"{NAMES[int(number) - 1]} {year}{read}"
 
 
 def _share(month: Month) -> str:
