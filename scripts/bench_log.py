@@ -64,12 +64,13 @@ def main() -> None:
         scan([str(folder / "source")])
         shares = []
         for number in range(ROUNDS):
-            out = folder / f"results-{number}"
+            # As `watch` names its folders: another scan with the same outcome is another event.
+            out = folder / f"{number:09d}-1"
             took = spent(lambda out=out: write_results(out, results_of(scan([str(folder / "source")]))))  # type: ignore[misc]
 
             def commit(out: Path = out) -> None:
                 with TransparencyLog(path, key) as log:
-                    log.append_all(of_results(out, run=out.name))
+                    log.append_all(of_results(out))
 
             shares.append((spent(commit), took))
         added, took = (statistics.median(values) for values in zip(*shares, strict=True))

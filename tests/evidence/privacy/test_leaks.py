@@ -380,7 +380,24 @@ def test_no_export_names_anybody(world: World, committed: Path, run: Run, tmp_pa
         "--partner", "b.example",
     )  # fmt: skip
     said["verify"] = run("evidence", "verify", out / "bundle.zip")
-    said["population"] = run("population", world.results, code=None)
+    said["population"] = run("population", world.results, "--out", out / "population", "--internal")
+    run("keys", "rotate", ring, "--purpose", "fingerprint", "--partner", "b.example")
+    to_partner = ["--partner", "b.example", "--keys", ring, "--key", world.folder / "audit.pem"]
+    said["feed"] = run(
+        "intel", "export", world.results, *to_partner, "--out", out / "feed.json", "--tlp", "amber",
+        "--confidence", "80",
+    )  # fmt: skip
+    said["question"] = run(
+        "intel",
+        "psi",
+        "offer",
+        world.results,
+        *to_partner,
+        "--out",
+        out / "question",
+        "--state",
+        out / "state",
+    )
     said["show"] = run("log", "show", committed, "--last", "9999")
     packed = [place for place, _ in everything_in(out) if "bundle.zip > " in place]
     assert len(packed) > 5
