@@ -21,10 +21,10 @@ from stillwatch.store.appeals import (
     decide,
     freed,
     freed_by,
-    head_of,
     read_appeals,
     receive,
 )
+from stillwatch.store.chain import head_of
 from stillwatch.store.decisions import Signer
 from stillwatch.store.events import of_appeals
 from stillwatch.store.pseudonyms import Pseudonyms

@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from stillwatch.schema import DecisionError, InputError
+from stillwatch.store.chain import head_of
 from stillwatch.store.decisions import (
     Order,
     Signer,
     approve,
     expire,
-    head_of,
     propose,
     read_decisions,
     read_signer,

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from stillwatch.cli.keys import Keys
 from stillwatch.cli.log import LogFile, LogKey, commit, ready
-from stillwatch.cli.options import AsJson
+from stillwatch.cli.options import AsJson, now_or, time_of
 from stillwatch.cli.serve import Secrets
 from stillwatch.guard.measure import REFERENCE, measured, whose
 from stillwatch.guard.secret import FILE_VARIABLE, VARIABLE, Secret, read_secret
@@ -74,16 +74,6 @@ class _Who:
     campaign: str | None = None
     """The group that an appeal reference was made for."""
     reference: str | None = None
-
-
-def _time(text: str | None, option: str = "--at") -> datetime:
-    if text is None:
-        return datetime.now(UTC).replace(microsecond=0)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{option} {text!r} is no time", hint="for example 2026-03-01T12:00:00Z") from error
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 def _who(name: str, results: Path, end_user: str | None, secret_file: Path | None) -> _Who:
@@ -196,7 +186,7 @@ def show(
         raise UsageError("--only is told or review")
     if html and out is None:
         raise UsageError("--html needs --out")
-    when = _time(at)
+    when = now_or(at)
     who = _who(account, results, end_user, secret_file)
     has_secret = secret_file is not None or VARIABLE in os.environ or FILE_VARIABLE in os.environ
     secret = read_secret(secret_file) if has_secret else None
@@ -282,7 +272,7 @@ def receive_command(
         who.account,
         facts.campaign,
         KeyRing.read(keys).names("appeal"),
-        _time(received, "--received"),
+        now_or(received, "--received"),
     )
     print(f"received; `stillwatch appeal list --appeals {appeals}` shows what waits")
     _commit(log, log_key, appeals)
@@ -317,7 +307,7 @@ def decide_command(
     """Decide an appeal: signed, chained, and told to the transparency log without a name."""
     if outcome not in CODES:
         raise UsageError("--outcome is upheld or reversed")
-    when = _time(at)
+    when = now_or(at)
     signer, ring = read_signer(key), KeyRing.read(keys)
     note = _note(note_file)
     ready(log, log_key)
@@ -351,7 +341,7 @@ def decide_command(
         names=ring.names("appeal"),
         signer=signer,
         at=when,
-        received=None if received is None else _time(received, "--received"),
+        received=time_of(received, "--received"),
     )
     print(f"{outcome}: row {row.number} of {appeals}, hash {row.hash[:16]}")
     _commit(log, log_key, appeals)
@@ -414,7 +404,7 @@ def list_command(
 ) -> None:
     """What waits, and the months: appeals, reversals with their rate, and how long people waited."""
     rows = read_appeals(appeals)
-    found, when = cases(rows), _time(at)
+    found, when = cases(rows), now_or(at)
     months = by_month(found, internal=not public)
     open_ = [] if public else waiting(found, when)
     if as_json:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stillwatch.cli.options import Format, Mapping, Overrides, pairs
+from stillwatch.cli.options import Format, Mapping, Overrides, now_or, pairs
 from stillwatch.evidence.bundle import archive
 from stillwatch.evidence.bundle.build import Source, build, verifier
 from stillwatch.evidence.bundle.redact import redacted
 from stillwatch.evidence.bundle.reveal import revealed
 from stillwatch.evidence.bundle.verify import Broken, check, printable, report
 from stillwatch.evidence.keys import read_key
-from stillwatch.schema.errors import BundleError, UsageError, Where
+from stillwatch.schema.errors import BundleError, Where
 from stillwatch.store.decisions import ed25519_module
 from stillwatch.store.files import write_whole
 from stillwatch.store.pseudonyms import KeyRing
@@ -74,7 +73,7 @@ def build_command(
         how={"format": format, "mapping": mapping, "overrides": pairs(map_)},
     )
     names = KeyRing.read(keys).names("bundle", partner)
-    files = build(campaign, source, names, signer, _time(at), partner=partner, show_text=show_text)
+    files = build(campaign, source, names, signer, now_or(at), partner=partner, show_text=show_text)
     archive.write(out, files)
     print(
         f"{out}: {out.stat().st_size:,} bytes, {len(files)} files; everything in it that can be checked holds"
@@ -172,18 +171,6 @@ def _holding(bundle: Path) -> dict[str, bytes]:
 def _ready() -> None:
     """MissingExtraError before the work."""
     ed25519_module("evidence", "checking a bundle")
-
-
-def _time(text: str | None) -> datetime:
-    if text is None:
-        return datetime.now(UTC).replace(microsecond=0)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no time", hint="for example 2026-11-26T12:00:00Z") from error
-    if found.tzinfo is None:
-        raise UsageError("--at needs a time zone", hint="for example 2026-11-26T12:00:00Z")
-    return found
 
 
 def _signer(files: dict[str, bytes]) -> str:

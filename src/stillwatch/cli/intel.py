@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from stillwatch.cli.log import LogFile, LogKey, commit, ready
-from stillwatch.cli.options import AsJson
+from stillwatch.cli.options import AsJson, time_of
 from stillwatch.evidence.intel import psi
 from stillwatch.evidence.intel.envelope import seal, written_key
 from stillwatch.evidence.intel.feeds import Refused
@@ -28,7 +28,7 @@ from stillwatch.schema.errors import UsageError
 from stillwatch.schema.intel import FEED_TYPE, STIX_TYPE, FamilyFingerprint, Feed, Indicator, Tlp
 from stillwatch.schema.journal import Json
 from stillwatch.store.files import write_whole
-from stillwatch.store.intel import IntelStore, utc, weighed
+from stillwatch.store.intel import IntelStore, weighed
 from stillwatch.store.pseudonyms import KeyRing
 from stillwatch.store.results import read_findings
 from stillwatch.store.told import note_aside, told_in
@@ -59,16 +59,6 @@ Campaigns = Annotated[
     list[str] | None, typer.Option("--campaign", help="Only this one; may be repeated. All if not given.")
 ]
 MOST_SHOWN = 50
-
-
-def time_of(text: str | None) -> datetime | None:
-    """A time in UTC. UsageError for what is none."""
-    if text is None:
-        return None
-    try:
-        return utc(datetime.fromisoformat(text))
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"{text!a} is no time", hint="for example 2026-05-01T12:00:00Z") from error
 
 
 def intel_for(store: Path | None, keys: Path | None, at: str | None) -> Intel | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -50,3 +51,21 @@ def seconds(text: str, least: float = 1.0) -> float:
     if not least <= value <= 366 * 86_400:
         raise UsageError(f"{text!r} is no span of time", hint="for example 90s, 5m or 6h")
     return value
+
+
+def time_of(text: str | None, option: str = "--at") -> datetime | None:
+    """An ISO 8601 time or day, in UTC; without a zone it is UTC. None stays None, UsageError for what is none."""
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{option}: {text!a} is no time", hint="for example 2026-03-01 or 2026-03-01T12:00:00Z"
+        ) from error
+
+
+def now_or(text: str | None, option: str = "--at") -> datetime:
+    """The time that an option names, now (to the second) where it names none. Raises as `time_of`."""
+    return time_of(text, option) or datetime.now(UTC).replace(microsecond=0)

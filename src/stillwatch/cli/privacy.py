@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stillwatch.cli.log import LogFile, LogKey, open_journal
+from stillwatch.cli.options import now_or
 from stillwatch.evidence.privacy.forget import forget as forget_account
 from stillwatch.evidence.privacy.forget import look
 from stillwatch.evidence.privacy.retain import Kept, delete, kept_in
@@ -30,7 +31,7 @@ At = Annotated[
 @retain_app.command("show")
 def show(folders: Folders, at: At = None) -> None:
     """List results, tables, partitions and noted requests with the age of their data, oldest first."""
-    _list(kept_in(folders), _time(at))
+    _list(kept_in(folders), now_or(at))
 
 
 @retain_app.command("apply")
@@ -43,7 +44,7 @@ def apply(
     log_key: LogKey = None,
 ) -> None:
     """Delete what is older than a limit, each deletion committed to the transparency log if one is named."""
-    now = _time(at)
+    now = now_or(at)
     before = now - _days(older)
     if not sure:
         found = kept_in(folders, before)
@@ -111,18 +112,6 @@ def forget(
     print(
         "Left to do: a new guard snapshot, your own logs, backups; `keys destroy` for what partners were given."
     )
-
-
-def _time(text: str | None) -> datetime:
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{text!a} is no time", hint="for example 2026-03-01 or 2026-03-01T12:00:00Z"
-        ) from error
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _days(text: str) -> timedelta:

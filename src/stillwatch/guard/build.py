@@ -30,8 +30,8 @@ from stillwatch.schema.tables import SEPARATOR
 from stillwatch.schema.times import DAY_US
 from stillwatch.store.appeals import Row as Appeal
 from stillwatch.store.appeals import freed_by
-from stillwatch.store.appeals import head_of as appeals_head
-from stillwatch.store.decisions import FIRST, Row, head_of, standing
+from stillwatch.store.chain import head_of
+from stillwatch.store.decisions import Row, standing
 from stillwatch.store.results import Results, read_results, read_scoring, results_digest
 from stillwatch.views.families import needed, posting_table
 
@@ -119,8 +119,8 @@ def build(folder: Path, policy: Policy, secret: Secret, beside: Beside | None = 
         policy=policy.text,
         policy_name=beside.policy_name,
         decisions=decisions,
-        decisions_head=head_of(beside.decisions) if beside.decisions else FIRST,
-        appeals_head=appeals_head(beside.appeals) if beside.appeals else "",
+        decisions_head=head_of(beside.decisions),
+        appeals_head=head_of(beside.appeals) if beside.appeals else "",
     )
     made |= side_arrays(None, {}, len(ids))[0]
     if beside.old is not None and beside.heard is not None:

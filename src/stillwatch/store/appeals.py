@@ -23,8 +23,9 @@ from typing import Any, Literal
 import msgspec
 
 from stillwatch.schema.errors import DecisionError, UsageError, Where
-from stillwatch.store.decisions import FIRST, MOST_BYTES, Signer, alone, signed
-from stillwatch.store.files import write_whole
+from stillwatch.store.chain import has, head_of, read_chain
+from stillwatch.store.decisions import Signer, signed
+from stillwatch.store.files import alone, write_whole
 from stillwatch.store.pseudonyms import Pseudonyms
 from stillwatch.store.without import is_of
 
@@ -130,48 +131,28 @@ def read_appeals(path: Path, head: str | None = None) -> list[Row]:
 
     `head`: hash of a row that must be there, as a snapshot noted it; a file that was cut off lacks it.
     """
-    try:
-        with path.open("rb") as handle:
-            data = handle.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        data = b""
-    except OSError as error:
-        raise DecisionError(
-            f"the appeals cannot be read: {error.strerror}", where=Where(path.name)
-        ) from error
-    if len(data) > MOST_BYTES:
-        raise DecisionError("the file of appeals is larger than 64 MiB", where=Where(path.name))
-    rows: list[Row] = []
-    before = FIRST
-    for number, line in enumerate(data.splitlines()):
-        where = Where(path.name, line=number + 1)
-        try:
-            row = msgspec.json.decode(line, type=Row)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DecisionError("this is no row of appeals", where=where) from error
-        # An erased row's hash cannot be computed again: the next row, and the transparency log, vouch for it.
-        holds = (row.account, row.note, row.blind) == ("", "", "") if row.erased else row.hash == row.own_hash
-        if row.number != number or row.before != before or not holds:
-            raise DecisionError(
-                "the appeals were altered here: the row does not follow from those before it",
-                where=where,
-                hint="restore the file from a copy; nothing in it counts as it is",
-            )
+    rows = read_chain(path, Row, "appeals", _sound)
+    for row in rows:
         ruling = row.ruling
         if (ruling is not None) != (row.did == "decide") or (
             ruling is not None
             and (ruling.account, ruling.campaign, ruling.at) != (row.pseudonym, row.campaign, row.at)
         ):
-            raise DecisionError("the row does not hold the ruling that it names", where=where)
-        before = row.hash
-        rows.append(row)
-    if head is not None and head != FIRST and head not in {row.hash for row in rows}:
+            raise DecisionError(
+                "the row does not hold the ruling that it names", where=Where(path.name, line=row.number + 1)
+            )
+    if not has(rows, head):
         raise DecisionError(
             "appeals that were there are missing: the file was cut off, is another one, or was not named",
             where=Where(path.name),
             hint="name the file with --appeals; restore it from a copy if it was damaged",
         )
     return rows
+
+
+def _sound(row: Row) -> bool:
+    # An erased row's hash cannot be computed again: the next row, and the transparency log, vouch for it.
+    return (row.account, row.note, row.blind) == ("", "", "") if row.erased else row.hash == row.own_hash
 
 
 def is_appeals(path: Path) -> bool:
@@ -203,11 +184,6 @@ def forget(path: Path, account: str) -> int:
             ]
             write_whole(path, [msgspec.json.encode(row) + b"\n" for row in kept], "the appeals")
     return len(mine)
-
-
-def head_of(rows: Sequence[Row]) -> str:
-    """Hash of the last row."""
-    return rows[-1].hash if rows else FIRST
 
 
 def freed(path: Path) -> set[str]:

@@ -9,22 +9,19 @@ Proposals and approvals are ed25519 signatures (RFC 8032) over the decision's di
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from stillwatch.schema.errors import DecisionError, InputError, MissingExtraError, Where, unwritable
-from stillwatch.store.files import write_whole
+from stillwatch.schema.errors import DecisionError, InputError, MissingExtraError, Where
+from stillwatch.store.chain import has, head_of, read_chain
+from stillwatch.store.files import alone, write_whole
 
-FIRST = "0" * 64
-MOST_BYTES = 64 << 20
 _canonical = msgspec.json.Encoder(order="sorted").encode
 Did = Literal["propose", "approve", "revoke", "expire"]
 
@@ -170,49 +167,22 @@ def read_decisions(path: Path, head: str | None = None) -> list[Row]:
 
     `head`: hash of a row that must be there, as somebody noted it; a file that was cut off lacks it.
     """
-    try:
-        with path.open("rb") as handle:
-            data = handle.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        data = b""
-    except OSError as error:
-        raise DecisionError(
-            f"the decisions cannot be read: {error.strerror}", where=Where(path.name)
-        ) from error
-    if len(data) > MOST_BYTES:
-        raise DecisionError("the file of decisions is larger than 64 MiB", where=Where(path.name))
-    rows: list[Row] = []
-    before = FIRST
-    for number, line in enumerate(data.splitlines()):
-        where = Where(path.name, line=number + 1)
-        try:
-            row = msgspec.json.decode(line, type=Row)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DecisionError("this is no row of decisions", where=where) from error
-        if row.number != number or row.before != before or row.hash != row.own_hash:
-            raise DecisionError(
-                "the decisions were altered here: the row does not follow from those before it",
-                where=where,
-                hint="restore the file from a copy; nothing in it counts as it is",
-            )
+    rows = read_chain(path, Row, "decisions", lambda row: row.hash == row.own_hash)
+    for row in rows:
         if (row.order is not None) != (row.did == "propose") or (
             row.order and row.order.digest != row.digest
         ):
-            raise DecisionError("the row does not hold the decision that it names", where=where)
-        before = row.hash
-        rows.append(row)
-    if head is not None and head != FIRST and head not in {row.hash for row in rows}:
+            raise DecisionError(
+                "the row does not hold the decision that it names",
+                where=Where(path.name, line=row.number + 1),
+            )
+    if not has(rows, head):
         raise DecisionError(
             "decisions that were there are missing: the file was cut off or is another one",
             where=Where(path.name),
             hint="restore the file from a copy",
         )
     return rows
-
-
-def head_of(rows: Sequence[Row]) -> str:
-    """Hash of the last row."""
-    return rows[-1].hash if rows else FIRST
 
 
 def standing(rows: Sequence[Row], at: datetime) -> list[Standing]:
@@ -328,17 +298,3 @@ def _append(
         lines = [msgspec.json.encode(r) + b"\n" for r in (*rows, row)]
         write_whole(path, lines, "the decisions")
         return row
-
-
-@contextlib.contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
-    """Nobody else adds a row to the file meanwhile. OutputError where it cannot be written; `what` is its name."""
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = lock.open("a")
-    except OSError as error:
-        raise unwritable(error, str(path), what) from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -1,10 +1,12 @@
-"""One file, written beside its place and moved there in one step."""
+"""One file, written beside its place and moved there in one step; and one writer at a time."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stillwatch.schema.errors import unwritable
@@ -41,3 +43,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Nobody else changes the file meanwhile. OutputError where it cannot be written; `what` is its name in it."""
+    place = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # For nobody else: whoever could open it could hold it for ever.
+        handle = os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "a")
+    except OSError as error:
+        raise unwritable(error, str(path), what) from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -7,7 +7,6 @@ account here.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import re
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from stillwatch.schema.errors import InputError, OutputError, UsageError, Where, unwritable
+from stillwatch.schema.errors import InputError, OutputError, UsageError, Where
 from stillwatch.schema.intel import Indicator
-from stillwatch.store.files import sync_folder, write_whole
+from stillwatch.store.files import alone, sync_folder, write_whole
 
 VERSION = 1
 MOST_BYTES = 256 << 20
@@ -134,7 +133,7 @@ class IntelStore:
     @contextlib.contextmanager
     def change(self, *, create: bool = False) -> Iterator[Holding]:
         """What is kept, to be changed: written when the block ends without an error, by one process at a time."""
-        with _alone(self.path):
+        with alone(self.path, "the store"):
             fresh = create and not self.path.exists()
             holding = Holding() if fresh else _read(self.path)
             before = b"" if fresh else msgspec.json.encode(holding)
@@ -250,16 +249,3 @@ def _read(path: Path) -> Holding:
             f"the store has version {found.version}, this program reads {VERSION}", where=Where(path.name)
         )
     return found
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Nobody else changes the store meanwhile."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.with_name(f".{path.name}.lock").open("a")
-    except OSError as error:
-        raise unwritable(error, str(path), "the store") from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -9,7 +9,6 @@ anything, wherever copies of them lie (crypto-shredding).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hmac
 import os
 import re
@@ -22,8 +21,8 @@ from pathlib import Path
 
 import msgspec
 
-from stillwatch.schema.errors import InputError, OutputError, UsageError, Where, unwritable
-from stillwatch.store.files import sync_folder, write_whole
+from stillwatch.schema.errors import InputError, OutputError, UsageError, Where
+from stillwatch.store.files import alone, sync_folder, write_whole
 
 VERSION = 1
 MOST_BYTES = 1 << 20
@@ -99,7 +98,7 @@ class KeyRing:
     @classmethod
     def create(cls, path: Path, clock: Clock = _now) -> KeyRing:
         """Make an empty ring. OutputError if something is there: a ring that is lost cannot be made again."""
-        with _alone(path):
+        with alone(path, "the key ring"):
             if path.exists():
                 raise OutputError(
                     "there is a file already", where=Where(str(path)), hint="a key ring is never replaced"
@@ -121,7 +120,7 @@ class KeyRing:
         _check(purpose, partner)
         if (found := _current(self.rows(), purpose, partner)) is not None:
             return _of(found)
-        with _alone(self.path):
+        with alone(self.path, "the key ring"):
             keys = self.rows()
             if (found := _current(keys, purpose, partner)) is not None:
                 return _of(found)
@@ -154,7 +153,7 @@ class KeyRing:
                 f"a key has {SECRET_BYTES} bytes, this one {len(secret)}",
                 hint="make one with: openssl rand -hex 32",
             )
-        with _alone(self.path):
+        with alone(self.path, "the key ring"):
             keys, at = self.rows(), self._clock()
             retired = [
                 msgspec.structs.replace(key, retired=at)
@@ -166,7 +165,7 @@ class KeyRing:
 
     def destroy(self, key_id: str) -> KeyRow:
         """Forget a key for good: what its pseudonyms stand for can be told no more. UsageError if there is none."""
-        with _alone(self.path):
+        with alone(self.path, "the key ring"):
             keys = self.rows()
             found = next((key for key in keys if key.id == key_id and key.secret), None)
             if found is None:
@@ -282,18 +281,3 @@ def _wiping(path: Path) -> Iterator[None]:
         old.write(bytes(size))
         old.flush()
         os.fsync(old.fileno())
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Nobody else changes the ring meanwhile."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        place = path.with_name(f".{path.name}.lock")
-        # For nobody else: whoever could open it could hold it for ever.
-        handle = os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "a")
-    except OSError as error:
-        raise unwritable(error, str(path), "the key ring") from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -32,7 +32,8 @@ from stillwatch.schema.results import (
     Findings,
 )
 from stillwatch.schema.scoring import SCORING
-from stillwatch.store.appeals import freed_by, head_of, read_appeals
+from stillwatch.store.appeals import freed_by, read_appeals
+from stillwatch.store.chain import head_of
 
 if TYPE_CHECKING:
     from stillwatch.scan import Scanned

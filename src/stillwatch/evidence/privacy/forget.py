@@ -22,6 +22,7 @@ from stillwatch.evidence.privacy.search import mentions
 from stillwatch.schema.errors import ResultError, UsageError, Where
 from stillwatch.schema.journal import Journal, tell_all
 from stillwatch.store import appeals
+from stillwatch.store.chain import head_of
 from stillwatch.store.events import of_erasures
 from stillwatch.store.files import write_whole
 from stillwatch.store.partitions import Partitions
@@ -131,7 +132,7 @@ def _forgotten(place: Place, account: str, subject: str | None, journal: Journal
     if appeals.is_appeals(place.path):
         rows = appeals.read_appeals(place.path)
         if journal is not None and any(is_of(row.account, account) for row in rows):
-            head = appeals.head_of(rows)
+            head = head_of(rows)
             journal.append("forgotten", {"what": "appeals", "was": head, "subject": subject})
         return appeals.forget(place.path, account) > 0
     if _is_owners(place.path) and _rows(place.path, account):

@@ -32,7 +32,8 @@ from stillwatch.scan import Options, scan
 from stillwatch.scan.partner import Intel
 from stillwatch.schema.errors import SnapshotError, StillwatchError, UsageError
 from stillwatch.sketch import default_rules, load_rules
-from stillwatch.store.appeals import freed_by, head_of, read_appeals
+from stillwatch.store.appeals import freed_by, read_appeals
+from stillwatch.store.chain import head_of
 from stillwatch.store.decisions import read_decisions
 from stillwatch.store.results import read_earlier, results_of, write_results
 from stillwatch.store.told import note_aside, told_in
